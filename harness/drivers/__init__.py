@@ -1,0 +1,1 @@
+"""Drivers: what stands a plan up. One module or package a driver, found by name."""

@@ -1,0 +1,1 @@
+"""The namespace driver: one sandbox of Linux namespaces per lab, on real parts."""
