@@ -1,0 +1,173 @@
+"""The child table: PID 1 starts every program of the lab and reaps every process of the sandbox, in one place.
+
+Nothing else in this process may wait for children (`subprocess` and asyncio's do): a second reaper steals exit
+statuses, and a lost status would have to be scored as `unknown`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TypeVar
+
+from harness.drivers.netns import syscalls as sys_
+
+T = TypeVar("T")
+_RESET = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGXFSZ]
+NOT_FOUND = 127
+"""The exit status shells, Docker and kubectl give a command that is not there."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The namespaces a process starts in, as descriptors; None is the sandbox's own."""
+
+    net: int
+    mount: int | None = None
+    uts: int | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start: argv, environment, where, and with what streams.
+
+    `terminal` is the path of a pty's slave, which becomes the controlling terminal and all three streams.
+    """
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    place: Place
+    streams: tuple[int, int, int] | None = None
+    terminal: str | None = None
+
+
+@dataclass
+class Child:
+    """A process that PID 1 started; `code` is its exit status, or minus the signal that ended it."""
+
+    pid: int
+    started: int
+    code: int | None = None
+    ended: int | None = None
+    gone: threading.Event = field(default_factory=threading.Event)
+
+
+class Worker:
+    """A thread with a working directory of its own that visits namespaces; calls are done in turn."""
+
+    def __init__(self, name: str, prepare: Callable[[], None] | None = None) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], object], Future[object]]] = SimpleQueue()
+        self._prepare = prepare
+        self.home = -1
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self.call(lambda: None)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function in the thread and return what it returns, or raise what it raises."""
+        future: Future[T] = Future()
+        self._calls.put((function, future))  # type: ignore[arg-type]
+        return future.result()
+
+    def visit(self, place: Place, function: Callable[[], T]) -> T:
+        """Run a function inside a node's namespaces."""
+        return self.call(lambda: self._inside(place, function))
+
+    def _inside(self, place: Place, function: Callable[[], T]) -> T:
+        sys_.setns(place.net, sys_.CLONE_NEWNET)
+        try:
+            if place.mount is not None:
+                sys_.setns(place.mount, sys_.CLONE_NEWNS)
+            if place.uts is not None:
+                sys_.setns(place.uts, sys_.CLONE_NEWUTS)
+            return function()
+        finally:
+            sys_.setns(self._net, sys_.CLONE_NEWNET)
+            if place.mount is not None:
+                sys_.setns(self._mount, sys_.CLONE_NEWNS)
+            if place.uts is not None:
+                sys_.setns(self._uts, sys_.CLONE_NEWUTS)
+
+    def _run(self) -> None:
+        sys_.unshare(sys_.CLONE_FS)
+        self._net = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        self._mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+        self._uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY)
+        if self._prepare is not None:
+            self._prepare()
+        while True:
+            function, future = self._calls.get()
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - handed to the caller whole
+                future.set_exception(error)
+            del function, future
+
+
+class Children:
+    """Start processes in nodes and know how each of them ended."""
+
+    def __init__(self, file_limit: tuple[int, int]) -> None:
+        self._file_limit = file_limit
+        self._table: dict[int, Child] = {}
+        self._lock = threading.Condition()
+        self._programs = Worker("start-programs", sys_.pass_capabilities_on)
+        self._workloads = Worker("start-workloads", sys_.keep_capabilities_to_itself)
+        threading.Thread(target=self._reap, name="reap", daemon=True).start()
+
+    def start(self, command: Command, *, capabilities: bool) -> Child:
+        """Start a process in a session of its own.
+
+        Raises OSError (ENOENT, EACCES, ...) when the program cannot be started.
+        """
+        worker = self._programs if capabilities else self._workloads
+        return worker.visit(command.place, lambda: self._spawn(command))
+
+    def _spawn(self, command: Command) -> Child:
+        actions: list[tuple[object, ...]] = []
+        if command.terminal is not None:
+            actions.append((os.POSIX_SPAWN_OPEN, 0, command.terminal, os.O_RDWR, 0))
+            actions += [(os.POSIX_SPAWN_DUP2, 0, stream) for stream in (1, 2)]
+        elif command.streams is not None:
+            actions += [(os.POSIX_SPAWN_DUP2, fd, stream) for stream, fd in enumerate(command.streams)]
+        with self._lock:  # the reaper files the exit under this lock, so that a quick death is not missed
+            pid = os.posix_spawnp(
+                command.argv[0],
+                list(command.argv),
+                dict(command.environment),
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=_RESET,
+            )
+            child = self._table[pid] = Child(pid, time.time_ns())
+            self._lock.notify_all()
+        try:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, self._file_limit)
+        except (ProcessLookupError, PermissionError):
+            pass  # it has ended, or it is not ours any more
+        return child
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                with self._lock:
+                    self._lock.wait(timeout=0.1)
+                continue
+            if found is None:
+                continue
+            with self._lock:
+                child = self._table.pop(found.si_pid, None)
+                _, status = os.waitpid(found.si_pid, 0)
+                if child is not None:
+                    child.ended = time.time_ns()
+                    child.code = os.waitstatus_to_exitcode(status)
+                    child.gone.set()

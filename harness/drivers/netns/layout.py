@@ -1,0 +1,69 @@
+"""The lowered plan: namespaces, interfaces, addresses, routes and rules. Data only, built by the lab process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Nic:
+    """One end of a virtual Ethernet pair inside a space; `peer` is a bridge or another space's interface."""
+
+    name: str
+    mac: str
+    addresses: tuple[str, ...]
+    peer_space: str | None
+    peer_name: str
+    peer_mac: str
+    bridge: str | None = None
+    peer_addresses: tuple[str, ...] = ()
+    tap: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route: destination prefix, next hop or device, and table."""
+
+    destination: str
+    gateway: str | None = None
+    device: str | None = None
+    table: int = 254
+    kind: str = "unicast"
+    onlink: bool = False
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A permanent neighbour entry."""
+
+    device: str
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True)
+class Space:
+    """One node: a network namespace; a pod has mount and UTS namespaces too."""
+
+    name: str
+    hostname: str
+    pod: bool
+    nics: tuple[Nic, ...] = ()
+    loopback: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    rules: str = ""
+    etc: tuple[tuple[str, str], ...] = ()
+    tapped: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A whole lab, lowered."""
+
+    bridges: tuple[str, ...] = ()
+    spaces: tuple[Space, ...] = ()
+    hosts: str = ""
+    taps: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -1,0 +1,176 @@
+"""Plan + Bindings -> Layout: interfaces, addresses, routes and rules of each namespace. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from harness.drivers.netns.layout import Layout, Neighbour, Nic, Route, Space
+from harness.plan import Bindings, Node, Plan, Runtime
+
+_GATEWAY = "169.254.1.1"
+"""Every pod's next hop, as Calico has it: a link-local address that its node answers for."""
+
+_SYSCTLS = (
+    ("net.ipv4.ip_forward", "0"),
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv4.conf.all.send_redirects", "0"),
+    ("net.ipv4.conf.default.send_redirects", "0"),
+    ("net.ipv4.icmp_ratemask", "0"),  # a limited ICMP error would look like a silent drop
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+    ("net.ipv6.conf.all.disable_ipv6", "1"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+)
+
+
+def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layout:
+    """Return what the lab process builds."""
+    numbers = {node.name: index for index, node in enumerate(plan.nodes, start=1)}
+    spaces = tuple(_space(node, plan, bindings, runtimes[node.name], numbers) for node in plan.nodes)
+    taps = {(space.name, nic.name): nic.tap for space in spaces for nic in space.nics}
+    for space in spaces:
+        for nic in space.nics:
+            if nic.peer_space is not None:
+                taps[nic.peer_space, nic.peer_name] = f"{nic.peer_space}.{nic.peer_name}"
+    outside = [node for node in plan.nodes if node.placement != "pod"]
+    hosts = "".join(f"{bindings.address(node)} {node.name}\n" for node in outside)
+    return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
+
+
+def _space(
+    node: Node, plan: Plan, bindings: Bindings, runtime: Runtime, numbers: dict[str, int]
+) -> Space:
+    number = numbers[node.name]
+    pod = node.placement == "pod"
+    nics = (_pod_nic(node, bindings, number),) if pod else tuple(_nics(node, plan, bindings, number))
+    etc = {file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")}
+    hostname = node.name.partition("/")[2] if pod else node.name
+    return Space(
+        name=node.name,
+        hostname=hostname,
+        pod=pod,
+        nics=_with_extra(nics, node, plan, runtime),
+        loopback=tuple(f"{address}/32" for address in _on_loopback(node, plan, runtime)),
+        routes=_pod_routes() if pod else tuple(_routes(node, plan, bindings, numbers)),
+        neighbours=_neighbours(node, plan, bindings, numbers),
+        sysctls=_SYSCTLS + (("net.ipv4.ip_forward", "1"),) * node.forwards + runtime.sysctls,
+        rules=runtime.rules,
+        etc=tuple(etc.items()),
+    )
+
+
+def _mac(number: int, port: int, side: int) -> str:
+    return f"02:{side:02x}:{port:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+
+
+def _cali(number: int) -> str:
+    return f"cali{number:06x}"
+
+
+def _pod_nic(node: Node, bindings: Bindings, number: int) -> Nic:
+    return Nic(
+        name="eth0",
+        mac=_mac(number, 0, 0),
+        addresses=(f"{bindings.pods[node.name]}/32",),
+        peer_space=node.host,
+        peer_name=_cali(number),
+        peer_mac=_mac(number, 0, 1),
+        tap=f"{node.name}.eth0",
+    )
+
+
+def _nics(node: Node, plan: Plan, bindings: Bindings, number: int) -> Iterator[Nic]:
+    for port, (network, _) in enumerate(node.on):
+        prefix = plan.lab.networks[network].cidr.prefixlen
+        yield Nic(
+            name=f"eth{port}",
+            mac=_mac(number, port, 0),
+            addresses=(f"{bindings.addresses[node.name, network]}/{prefix}",),
+            peer_space=None,
+            peer_name=f"p{number}.{port}",
+            peer_mac=_mac(number, port, 1),
+            bridge=network,
+            tap=f"{node.name}.{network}",
+        )
+
+
+def _with_extra(nics: tuple[Nic, ...], node: Node, plan: Plan, runtime: Runtime) -> tuple[Nic, ...]:
+    """Put a node's further addresses on the interface whose network they belong to, so that it answers ARP there."""
+    found = []
+    for nic in nics:
+        extra = tuple(
+            f"{address}/32"
+            for address in runtime.addresses
+            if nic.bridge is not None
+            and address in plan.lab.networks[nic.bridge].cidr
+            and all(not own.startswith(f"{address}/") for own in nic.addresses)
+        )
+        found.append(
+            Nic(nic.name, nic.mac, nic.addresses + extra, nic.peer_space, nic.peer_name, nic.peer_mac, nic.bridge, (), nic.tap)
+        )
+    return tuple(found)
+
+
+def _on_loopback(node: Node, plan: Plan, runtime: Runtime) -> list[IPv4Address]:
+    cidrs = [plan.lab.networks[network].cidr for network, _ in node.on]
+    return [address for address in runtime.addresses if not any(address in cidr for cidr in cidrs)]
+
+
+def _pod_routes() -> tuple[Route, ...]:
+    return (Route(f"{_GATEWAY}/32", device="eth0"), Route("0.0.0.0/0", gateway=_GATEWAY, device="eth0"))
+
+
+def _routes(node: Node, plan: Plan, bindings: Bindings, numbers: dict[str, int]) -> Iterator[Route]:
+    for pod in plan.pods:
+        if pod.host == node.name:
+            yield Route(f"{bindings.pods[pod.name]}/32", device=_cali(numbers[pod.name]))
+    cluster = plan.lab.cluster
+    if cluster and node.placement == "cluster-node" and not (cluster.bgp and cluster.bgp.mesh):
+        for other in plan.cluster_nodes:
+            if other.name != node.name:
+                for block in bindings.blocks[other.name]:
+                    yield Route(str(block), gateway=str(bindings.address(other)))
+    attached = {network for network, _ in node.on}
+    for target in plan.lab.networks:
+        if target not in attached:
+            hop = next_hop(plan, attached, target)
+            if hop is not None:
+                router, network = hop
+                gateway = str(bindings.addresses[router.name, network])
+                yield Route(str(plan.lab.networks[target].cidr), gateway=gateway)
+
+
+def next_hop(plan: Plan, attached: set[str], target: str) -> tuple[Node, str] | None:
+    """Return the router, and the network it is reached on, that is nearest to a network; None when there is no way.
+
+    Only outside nodes that forward carry traffic between networks; ties go to the order of the lab file.
+    """
+    routers = [node for node in plan.nodes if node.forwards and node.placement == "outside"]
+    distance = {target: 0}
+    frontier = [target]
+    while frontier:
+        nearer = frontier.pop(0)
+        for router in routers:
+            joined = [network for network, _ in router.on]
+            if nearer not in joined:
+                continue
+            for network in joined:
+                if network in attached and network not in distance:
+                    return router, network
+                if network not in distance:
+                    distance[network] = distance[nearer] + 1
+                    frontier.append(network)
+    return None
+
+
+def _neighbours(node: Node, plan: Plan, bindings: Bindings, numbers: dict[str, int]) -> tuple[Neighbour, ...]:
+    """Tell pod and node each other's hardware address; asking for a proxied one takes up to a second."""
+    if node.placement == "pod":
+        return (Neighbour("eth0", _GATEWAY, _mac(numbers[node.name], 0, 1)),)
+    return tuple(
+        Neighbour(_cali(numbers[pod.name]), str(bindings.pods[pod.name]), _mac(numbers[pod.name], 0, 0))
+        for pod in plan.pods
+        if pod.host == node.name
+    )

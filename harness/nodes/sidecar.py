@@ -1,0 +1,248 @@
+"""The sidecar: Envoy beside the app, with the pod's traffic redirected through it as Istio does.
+
+Redirection and its exemptions follow Istio's iptables set-up (15001 outbound, 15006 inbound); the exemption is by
+socket mark, since a sandbox without root has a single user id. Nobody may connect to the two ports directly: an
+original_dst listener would connect to itself without end.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+
+from harness.identity import Certificates
+from harness.lab import Service
+from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints, spiffe_id
+from harness.plan import File as NodeFile
+
+FORWARDS = False
+MARK = 1337
+"""SO_MARK of Envoy's own connections, and of probes that leave a pod without interception."""
+
+_TYPE = "type.googleapis.com/envoy.extensions."
+_LOG = {
+    "time": "%START_TIME(%s%9f)%",
+    "event": "connection",
+    "listener": "%FILTER_CHAIN_NAME%",
+    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "upstream_local": "%UPSTREAM_LOCAL_ADDRESS%",
+    "upstream_remote": "%UPSTREAM_REMOTE_ADDRESS%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER%",
+    "flags": "%RESPONSE_FLAGS%",
+    "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "server_identity": "%UPSTREAM_PEER_URI_SAN%",
+    "client_identity": "%DOWNSTREAM_PEER_URI_SAN%",
+    "tls": "%UPSTREAM_TLS_VERSION%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "milliseconds": "%DURATION%",
+}
+
+_RULES = """\
+table ip interception {{
+  chain output {{ type nat hook output priority -100;
+    meta mark {mark} return
+    ip daddr 127.0.0.0/8 return
+    meta l4proto tcp redirect to :15001
+  }}
+  chain prerouting {{ type nat hook prerouting priority dstnat;
+    iifname "eth0" meta l4proto tcp redirect to :15006
+  }}
+  chain guard {{ type filter hook output priority filter;
+    tcp dport {{ 15001, 15006 }} ct status & dnat == 0 reject with tcp reset
+  }}
+}}
+"""
+
+
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+    """Return Envoy with a filter chain for each service of the lab and a passthrough for all else."""
+    folder = bindings.folder(node.name)
+    chains, clusters = [], [_passthrough("passthrough"), _passthrough("inbound")]
+    for name, service in plan.services.items():
+        if service.port == 53:
+            continue
+        chains.append(_chain(f"outbound {name}", name, bindings.cluster_ips[name], service.port))
+        clusters.append(_cluster(name, service, node, plan, bindings))
+    config = {
+        "node": {"id": node.name, "cluster": node.pod.namespace if node.pod else node.name},
+        "admin": {"address": {"pipe": {"path": f"{folder}/admin.sock", "mode": 0o600}}},
+        "cluster_manager": {"upstream_bind_config": _marked_sockets()},
+        "static_resources": {
+            "listeners": [
+                _listener("outbound", 15001, chains, _filters("passthrough")),
+                _inbound(node, plan, folder),
+            ],
+            "clusters": clusters,
+        },
+    }
+    argv = (
+        *("envoy", "-c", f"{folder}/envoy.json", "--disable-hot-restart", "--concurrency", "1"),
+        *("--file-flush-interval-msec", "10", "--log-level", "warning"),
+    )
+    program = Program("sidecar", argv, Ready("admin", f"{folder}/admin.sock"), capable=True)
+    files = (NodeFile("envoy.json", json.dumps(config)),)
+    return Runtime(programs=(program,), files=files, rules=_RULES.format(mark=MARK))
+
+
+def mode(node: Node, plan: Plan) -> str:
+    """Return what the pod's server side accepts: strict, permissive or disable."""
+    policy = plan.lab.mesh.mtls
+    pod = node.pod
+    if pod is None:
+        return policy.default
+    for key in (f"{pod.namespace}/{pod.workload}", pod.namespace):
+        if key in policy.overrides:
+            return policy.overrides[key]
+    return policy.default
+
+
+def _marked_sockets() -> dict[str, object]:
+    sol_socket, so_mark = 1, 36
+    option = {"level": sol_socket, "name": so_mark, "int_value": MARK, "state": "STATE_PREBIND"}
+    return {"source_address": {"address": "0.0.0.0", "port_value": 0}, "socket_options": [option]}  # noqa: S104
+
+
+def _listener(name: str, port: int, chains: list[object], default: list[object]) -> dict[str, object]:
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - the pod's own
+        "listener_filters": [
+            {
+                "name": "original_dst",
+                "typed_config": {"@type": _TYPE + "filters.listener.original_dst.v3.OriginalDst"},
+            }
+        ],
+        "filter_chains": chains,
+        "default_filter_chain": {"name": f"{name} passthrough", "filters": default},
+    }
+
+
+def _inbound(node: Node, plan: Plan, folder: str) -> dict[str, object]:
+    accepts = mode(node, plan)
+    tls = {
+        "name": "inbound tls",
+        "filter_chain_match": {"transport_protocol": "tls"},
+        "filters": _filters("inbound"),
+        "transport_socket": {
+            "name": "tls",
+            "typed_config": {
+                "@type": _TYPE + "transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": True,
+                "common_tls_context": _tls_context(folder, []),
+            },
+        },
+    }
+    plain = {
+        "name": "inbound plain",
+        "filter_chain_match": {"transport_protocol": "raw_buffer"},
+        "filters": _filters("inbound"),
+    }
+    chains = {"strict": [tls], "permissive": [tls, plain], "disable": []}[accepts]
+    listener = _listener("inbound", 15006, list(chains), _filters("inbound"))
+    if accepts != "disable":
+        listener["listener_filters"] = [
+            *_as_list(listener["listener_filters"]),
+            {
+                "name": "tls_inspector",
+                "typed_config": {"@type": _TYPE + "filters.listener.tls_inspector.v3.TlsInspector"},
+            },
+        ]
+        del listener["default_filter_chain"]
+    return listener
+
+
+def _as_list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []
+
+
+def _chain(name: str, cluster: str, address: IPv4Address, port: int) -> object:
+    return {
+        "name": name,
+        "filter_chain_match": {
+            "prefix_ranges": [{"address_prefix": str(address), "prefix_len": 32}],
+            "destination_port": port,
+        },
+        "filters": _filters(cluster),
+    }
+
+
+def _filters(cluster: str) -> list[object]:
+    log = {
+        "name": "stdout",
+        "typed_config": {
+            "@type": _TYPE + "access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"json_format": _LOG},
+        },
+    }
+    return [
+        {
+            "name": "tcp_proxy",
+            "typed_config": {
+                "@type": _TYPE + "filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": cluster,
+                "cluster": cluster,
+                "access_log": [log],
+            },
+        }
+    ]
+
+
+def _passthrough(name: str) -> dict[str, object]:
+    return {"name": name, "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "5s"}
+
+
+def _cluster(name: str, service: Service, node: Node, plan: Plan, bindings: Bindings) -> dict[str, object]:
+    """Return the cluster of a service; endpoints in the mesh, and services that say so, are reached by mTLS."""
+    found = endpoints(plan, bindings, service)
+    cluster: dict[str, object] = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": {"socket_address": {"address": str(ip), "port_value": port}}}}
+                        for _, ip, port in found
+                    ]
+                }
+            ],
+        },
+    }
+    servers = [plan.node(name) for name, _, _ in found]
+    in_mesh = bool(servers) and all(
+        server.pod is not None and server.pod.injected and mode(server, plan) != "disable" for server in servers
+    )
+    if service.tls == "mutual" or in_mesh:
+        identities = [service.server_identity] if service.server_identity else []
+        if in_mesh:
+            identities = sorted({spiffe_id(plan, server.pod) for server in servers if server.pod})
+        context = {
+            "@type": _TYPE + "transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": _tls_context(bindings.folder(node.name), identities),
+            "sni": f"outbound_.{service.port}_._.{name.partition('/')[2]}.{service.namespace}.svc.cluster.local",
+        }
+        cluster["transport_socket"] = {"name": "tls", "typed_config": context}
+    return cluster
+
+
+def _tls_context(folder: str, identities: list[str]) -> dict[str, object]:
+    """Present the pod's certificate; demand one of these identities (Istio: secure naming) from the other side."""
+    validation: dict[str, object] = {"trusted_ca": {"filename": f"{folder}/certs/root-cert.pem"}}
+    if identities:
+        validation["match_typed_subject_alt_names"] = [
+            {"san_type": "URI", "matcher": {"exact": identity}} for identity in identities
+        ]
+    return {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificates": [
+            {
+                "certificate_chain": {"filename": f"{folder}/certs/cert-chain.pem"},
+                "private_key": {"filename": f"{folder}/certs/key.pem"},
+            }
+        ],
+        "validation_context": validation,
+    }

@@ -1,0 +1,48 @@
+"""A workload's pod: the app container, and what Kubernetes writes into the pod (resolv.conf, certificates)."""
+
+from __future__ import annotations
+
+import json
+
+from harness.identity import Certificates, Request
+from harness.lab import Workload
+from harness.plan import CLUSTER_DOMAIN, Bindings, Node, Plan, Program, Ready, Runtime, spiffe_id
+from harness.plan import File as NodeFile
+
+FORWARDS = False
+
+
+def requests(node: Node, plan: Plan) -> tuple[Request, ...]:
+    """Ask for the pod's certificate: the mesh's identity, unless the lab file says otherwise."""
+    pod = node.pod
+    if pod is None or plan.lab.mesh.provider == "none":
+        return ()
+    wanted = pod.spec.certificate
+    if not pod.injected and wanted.identity is None and wanted.issuer == "mesh":
+        return ()
+    return (Request(node.name, wanted.issuer, uris=(wanted.identity or spiffe_id(plan, pod),)),)
+
+
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
+    """Return the app container; `client` workloads idle until something is run in them."""
+    spec = node.spec
+    if not isinstance(spec, Workload) or node.pod is None:
+        raise TypeError(f"{node.name} is no workload")
+    folder = bindings.folder(node.name)
+    dns = bindings.cluster_ips["kube-system/kube-dns"]
+    domains = " ".join((f"{node.pod.namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN))
+    resolv = f"nameserver {dns}\nsearch {domains}\noptions ndots:5\n"
+    files = [NodeFile("etc/resolv.conf", resolv)]
+    leaf = certificates.leaves.get(node.name)
+    if leaf is not None:
+        files += [
+            NodeFile("certs/cert-chain.pem", leaf.chain),
+            NodeFile("certs/key.pem", leaf.key, 0o600),
+            NodeFile("certs/root-cert.pem", certificates.roots["mesh"]),
+        ]
+    if spec.runs == "client":
+        return Runtime(programs=(Program("app", ("sleep", "infinity")),), files=tuple(files))
+    config = {"name": node.pod.workload, "version": node.pod.version, "listen": [{"address": f"0.0.0.0:{spec.port}"}]}
+    files.append(NodeFile("app.json", json.dumps(config)))
+    argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/app.json")
+    return Runtime(programs=(Program("app", argv, Ready("log", '"ready"')),), files=tuple(files))

@@ -1,0 +1,241 @@
+"""Lab -> Plan: intent, free of drivers and pure.
+
+    lab.yaml -> Lab -> Plan -- a driver binds --> Bindings -> Runtime of each node -> the running lab
+
+A plan says which nodes there are and where they belong; only a driver knows addresses (computed by the namespace
+driver, observed on a cluster), so these are looked up in its Bindings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
+
+from harness import lookup
+from harness.identity import Certificates, Request
+from harness.lab import Lab, Outside, Pod, Service, Workload, pods, services
+
+Placement = Literal["pod", "cluster-node", "outside"]
+CLUSTER_DOMAIN = "cluster.local"
+DNS_POD = "kube-system/kube-dns"
+DNS_SERVICE = "kube-system/kube-dns"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place in the lab with an IP stack of its own.
+
+    `kinds` are the plugs of harness/nodes that furnish it; `on` the networks it is attached to, with its declared
+    address if it has one; `host` the cluster node that a pod runs on.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    placement: Placement
+    on: tuple[tuple[str, IPv4Address | None], ...] = ()
+    host: str | None = None
+    pod: Pod | None = None
+    spec: Outside | Workload | None = None
+    forwards: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to stand, in the order of the lab file."""
+
+    lab: Lab
+    nodes: tuple[Node, ...]
+    services: dict[str, Service]
+    requests: tuple[Request, ...]
+
+    def node(self, name: str) -> Node:
+        """Return a node by name; raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def of_kind(self, kind: str) -> tuple[Node, ...]:
+        """Return the nodes that a kind furnishes."""
+        return tuple(node for node in self.nodes if kind in node.kinds)
+
+    @property
+    def cluster_nodes(self) -> tuple[Node, ...]:
+        """The cluster's nodes."""
+        return tuple(node for node in self.nodes if node.placement == "cluster-node")
+
+    @property
+    def pods(self) -> tuple[Node, ...]:
+        """The pods, the cluster's DNS among them."""
+        return tuple(node for node in self.nodes if node.placement == "pod")
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """What a driver decided or observed: addresses, and where each node's files lie.
+
+    `inside` are the addresses an egress proxy binds per SNAT pool before its node translates them.
+    """
+
+    addresses: dict[tuple[str, str], IPv4Address]
+    pods: dict[str, IPv4Address]
+    blocks: dict[str, tuple[IPv4Network, ...]]
+    cluster_ips: dict[str, IPv4Address]
+    inside: dict[tuple[str, str], IPv4Address]
+    directory: str
+    python: tuple[str, ...] = ("python3",)
+
+    def folder(self, node: str) -> str:
+        """Return the private folder of a node, where its files are written."""
+        return f"{self.directory}/nodes/{node}"
+
+    def address(self, node: Node) -> IPv4Address:
+        """Return a node's own address: a pod's, or the one on its first network."""
+        if node.name in self.pods:
+            return self.pods[node.name]
+        return self.addresses[node.name, node.on[-1][0]]
+
+    def all_addresses(self, node: Node) -> tuple[IPv4Address, ...]:
+        """Return every address by which a node can be seen on the wire."""
+        if node.name in self.pods:
+            return (self.pods[node.name],)
+        return tuple(self.addresses[node.name, network] for network, _ in node.on)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a node; its path is relative to the node's private folder."""
+
+    path: str
+    content: str
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Ready:
+    """When a program is ready, as data.
+
+    listens   something listens on TCP port `value` in the node
+    log       a line of its output contains `value`
+    admin     HTTP GET /ready on the unix socket `value` answers 200
+    routes    the kernel's main table has each of the comma-separated prefixes in `value`
+    """
+
+    by: Literal["listens", "log", "admin", "routes", "nothing"] = "nothing"
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of a node, by symbolic name; `container` is what `exec -c` and `logs -c` call it.
+
+    `capable` programs keep the sandbox's capabilities (routing daemons, proxies that set socket marks);
+    `first` ones are started before the others (BIRD's sessions take the longest).
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    ready: Ready = Ready()
+    capable: bool = False
+    first: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """All that one kind contributes to one node; a node's kinds are merged in order."""
+
+    programs: tuple[Program, ...] = ()
+    files: tuple[File, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    rules: str = ""
+    addresses: tuple[IPv4Address, ...] = ()
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def merged(self, other: Runtime) -> Runtime:
+        """Return both contributions as one."""
+        return Runtime(
+            self.programs + other.programs,
+            self.files + other.files,
+            self.sysctls + other.sysctls,
+            self.rules + other.rules,
+            self.addresses + other.addresses,
+            self.extra | other.extra,
+        )
+
+
+def make_plan(lab: Lab) -> Plan:
+    """Return the plan of a valid lab."""
+    nodes: list[Node] = []
+    declared = dict(services(lab))
+    if lab.cluster is not None:
+        hosts = tuple(lab.cluster.nodes)
+        for name, attachment in lab.cluster.nodes.items():
+            on = ((lab.cluster.network, attachment.address),)
+            nodes.append(Node(name, ("cluster-node",), "cluster-node", on, forwards=True))
+        nodes.append(Node(DNS_POD, ("dns",), "pod", host=hosts[0]))
+        declared[DNS_SERVICE] = Service(
+            namespace="kube-system",
+            port=53,
+            selector="kube-dns",
+            cluster_ip=lab.cluster.services_cidr.network_address + 10,
+        )
+        for index, pod in enumerate(pods(lab)):
+            host = pod.spec.node or hosts[index % len(hosts)]
+            kinds = ("workload", "sidecar") if pod.injected else ("workload",)
+            nodes.append(Node(pod.name, kinds, "pod", host=host, pod=pod, spec=pod.spec))
+    for name, spec in lab.outside.items():
+        on = tuple((network, attachment.address) for network, attachment in spec.on.items())
+        forwards = bool(lookup.find("nodes", spec.kind).FORWARDS)
+        nodes.append(Node(name, (spec.kind,), "outside", on, spec=spec, forwards=forwards))
+    plan = Plan(lab, tuple(nodes), declared, ())
+    requests = [
+        request
+        for node in nodes
+        for kind in node.kinds
+        for request in _plug(kind, "requests", node, plan)
+    ]
+    return Plan(lab, tuple(nodes), declared, tuple(requests))
+
+
+def render(plan: Plan, bindings: Bindings, certificates: Certificates) -> dict[str, Runtime]:
+    """Return what each node runs and holds, once addresses are known."""
+    rendered: dict[str, Runtime] = {}
+    for node in plan.nodes:
+        runtime = Runtime()
+        for kind in node.kinds:
+            runtime = runtime.merged(lookup.find("nodes", kind).render(node, plan, bindings, certificates))
+        rendered[node.name] = runtime
+    return rendered
+
+
+def spiffe_id(plan: Plan, pod: Pod) -> str:
+    """Return the identity the mesh gives a pod (SPIFFE ID in Istio's form: /ns/<namespace>/sa/<service account>)."""
+    return f"spiffe://{plan.lab.mesh.trust_domain}/ns/{pod.namespace}/sa/{pod.service_account}"
+
+
+def endpoints(plan: Plan, bindings: Bindings, service: Service) -> tuple[tuple[str, IPv4Address, int], ...]:
+    """Return a service's endpoints as (node, address, port)."""
+    found: list[tuple[str, IPv4Address, int]] = []
+    if service.selector == "kube-dns":
+        return ((DNS_POD, bindings.pods[DNS_POD], 53),)
+    for node in plan.pods:
+        pod = node.pod
+        if pod and service.selector == pod.workload and pod.namespace == service.namespace and pod.spec.port:
+            found.append((node.name, bindings.pods[node.name], pod.spec.port))
+    for endpoint in service.endpoints:
+        name, _, which = endpoint.rpartition(":")
+        node = plan.node(name)
+        listens = getattr(node.spec, "virtual_servers", {}).get(which)
+        if listens is not None:
+            address, _, port = listens.listen.rpartition(":")
+            found.append((name, IPv4Address(address), int(port)))
+        else:
+            found.append((name, bindings.address(node), int(which)))
+    return tuple(found)
+
+
+def _plug(kind: str, function: str, node: Node, plan: Plan) -> tuple[Request, ...]:
+    found = getattr(lookup.find("nodes", kind), function, None)
+    return tuple(found(node, plan)) if found else ()
