@@ -65,7 +65,6 @@ class Worker:
     def __init__(self, name: str, prepare: Callable[[], None] | None = None) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], object], Future[object]]] = SimpleQueue()
         self._prepare = prepare
-        self.home = -1
         threading.Thread(target=self._run, name=name, daemon=True).start()
         self.call(lambda: None)
 
@@ -88,11 +87,13 @@ class Worker:
                 sys_.setns(place.uts, sys_.CLONE_NEWUTS)
             return function()
         finally:
-            sys_.setns(self._net, sys_.CLONE_NEWNET)
-            if place.mount is not None:
-                sys_.setns(self._mount, sys_.CLONE_NEWNS)
-            if place.uts is not None:
-                sys_.setns(self._uts, sys_.CLONE_NEWUTS)
+            self.go_home()
+
+    def go_home(self) -> None:
+        """Return to the sandbox's own namespaces; for functions that run in this thread."""
+        sys_.setns(self._net, sys_.CLONE_NEWNET)
+        sys_.setns(self._mount, sys_.CLONE_NEWNS)
+        sys_.setns(self._uts, sys_.CLONE_NEWUTS)
 
     def _run(self) -> None:
         sys_.unshare(sys_.CLONE_FS)

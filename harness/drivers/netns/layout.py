@@ -16,7 +16,6 @@ class Nic:
     peer_name: str
     peer_mac: str
     bridge: str | None = None
-    peer_addresses: tuple[str, ...] = ()
     tap: str = ""
 
 
@@ -67,3 +66,36 @@ class Layout:
     spaces: tuple[Space, ...] = ()
     hosts: str = ""
     taps: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A program to start in a space, and when it counts as ready (plan.Ready, in words)."""
+
+    space: str
+    name: str
+    argv: tuple[str, ...]
+    ready_by: str
+    ready_value: str
+    capable: bool
+    first: bool
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """All that the lab process is given; it reads no file of the host and knows no kind of node.
+
+    `files` are (path in the sandbox, content, mode); `source` the lab file's path and text, for those who ask
+    later what runs.
+    """
+
+    lab: str
+    source: tuple[str, str]
+    layout: Layout
+    starts: tuple[Start, ...]
+    files: tuple[tuple[str, str, int], ...]
+    keep: tuple[str, ...]
+    path: str
+    library_path: str | None
+    start_seconds: float

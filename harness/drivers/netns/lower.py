@@ -108,7 +108,7 @@ def _with_extra(nics: tuple[Nic, ...], node: Node, plan: Plan, runtime: Runtime)
             and all(not own.startswith(f"{address}/") for own in nic.addresses)
         )
         found.append(
-            Nic(nic.name, nic.mac, nic.addresses + extra, nic.peer_space, nic.peer_name, nic.peer_mac, nic.bridge, (), nic.tap)
+            Nic(nic.name, nic.mac, nic.addresses + extra, nic.peer_space, nic.peer_name, nic.peer_mac, nic.bridge, nic.tap)
         )
     return tuple(found)
 

@@ -1,0 +1,161 @@
+"""Layout -> kernel: namespaces held by descriptors, links, addresses, routes, rules, in batches."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import netlink
+from harness.drivers.netns import syscalls as sys_
+from harness.drivers.netns.children import Place, Worker
+from harness.drivers.netns.layout import Layout, Space
+from harness.drivers.netns.sandbox import PRIVATE
+from harness.programs.nft import Nft
+
+MTU = 1500
+_FIRST_NIC, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 1000, 10, 1000
+
+
+@dataclass
+class Built:
+    """A space that stands: its namespaces, a netlink socket in it, its nftables context, its interfaces."""
+
+    space: Space
+    place: Place
+    route: netlink.Socket
+    nft: Nft
+    indexes: dict[str, int]
+    """Interface name to index."""
+
+    def tap_names(self, layout: Layout) -> dict[int, str]:
+        """Return interface index to the name of its tap."""
+        return {
+            index: layout.taps.get((self.space.name, name), f"{self.space.name}.{name}")
+            for name, index in self.indexes.items()
+        }
+
+
+def build(layout: Layout, worker: Worker) -> dict[str, Built]:
+    """Make every namespace and everything in it, and return them by node name."""
+    Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
+    spaces: dict[str, Built] = {}
+    for space in layout.spaces:
+        spaces[space.name] = worker.call(lambda space=space: _make_space(space, worker))  # type: ignore[misc]
+    with netlink.Socket() as fabric:
+        bridges = {name: _FIRST_BRIDGE + number for number, name in enumerate(layout.bridges)}
+        batch: list[netlink.Message] = []
+        for name, index in bridges.items():
+            # a kernel name has 15 bytes at most; the fabric's bridges are seen by nobody but us
+            batch += [netlink.bridge(f"br{index}", index, f"02:ff:00:00:00:{index:02x}"), netlink.link_set(index, up=True)]
+        port = _FIRST_PORT
+        for built in spaces.values():
+            for number, nic in enumerate(built.space.nics):
+                if nic.bridge is None:
+                    continue
+                index = built.indexes[nic.name] = _FIRST_NIC + number
+                batch.append(_pair(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, built.place.net))
+                batch.append(netlink.link_set(port, up=True, master=bridges[nic.bridge]))
+                port += 1
+        fabric.send(batch)
+    _link_pods(spaces)
+    for built in spaces.values():
+        built.route.send(_configuration(built))
+        if built.space.rules:
+            built.nft.run(built.space.rules)
+    return spaces
+
+
+def _pair(name: str, index: int, mac: str, peer: str, peer_index: int, peer_mac: str, peer_net: int) -> netlink.Message:  # noqa: PLR0913
+    return netlink.veth(name, index, mac, peer, peer_index, peer_mac, peer_net, MTU)
+
+
+def _link_pods(spaces: dict[str, Built]) -> None:
+    batches: dict[str, list[netlink.Message]] = {}
+    for built in spaces.values():
+        for nic in built.space.nics:
+            if nic.peer_space is None:
+                continue
+            host = spaces[nic.peer_space]
+            batch = batches.setdefault(nic.peer_space, [])
+            port = host.indexes[nic.peer_name] = _FIRST_CALI + len(batch) // 2
+            index = built.indexes[nic.name] = _FIRST_NIC
+            batch.append(_pair(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, built.place.net))
+            batch.append(netlink.link_set(port, up=True))
+    for host_name, batch in batches.items():
+        spaces[host_name].route.send(batch)
+
+
+def _configuration(built: Built) -> list[netlink.Message]:
+    space, index_of = built.space, built.indexes
+    batch = [netlink.link_set(1, up=True)]
+    batch += [netlink.address(1, address) for address in space.loopback]
+    for nic in space.nics:
+        batch += [netlink.address(index_of[nic.name], address) for address in nic.addresses]
+        batch.append(netlink.link_set(index_of[nic.name], up=True))
+    batch += [netlink.neighbour(index_of[entry.device], entry.address, entry.mac) for entry in space.neighbours]
+    for route in space.routes:
+        batch.append(
+            netlink.route(
+                route.destination,
+                gateway=route.gateway,
+                dev=index_of[route.device] if route.device else None,
+                table=route.table,
+                type=route.kind,
+                onlink=route.onlink,
+                src=route.source,
+            )
+        )
+    return batch
+
+
+def _make_space(space: Space, worker: Worker) -> Built:
+    """Runs in the worker's thread, which is home again when it returns."""
+    sys_.unshare(sys_.CLONE_NEWNET)
+    try:
+        net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        for name, value in space.sysctls:
+            _write_sysctl(name, value)
+        place = Place(net)
+        if space.pod:
+            place = _make_pod(space, net, worker)
+        # both sockets stay in this namespace for good
+        return Built(space, place, netlink.Socket(), Nft(), {"lo": 1})
+    finally:
+        worker.go_home()
+
+
+def _write_sysctl(name: str, value: str) -> None:
+    with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as knob:
+        knob.write(value)
+
+
+def _make_pod(space: Space, net: int, worker: Worker) -> Place:
+    """Give a pod its own mounts (only its own files to see, its own name service) and its own host name."""
+    sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWUTS)
+    try:
+        socket.sethostname(space.hostname)
+        own = f"{PRIVATE}/nodes/{space.name}"
+        Path(own, "etc").mkdir(parents=True, exist_ok=True)
+        Path(own, "etc/hosts").write_text(_hosts(space), encoding="ascii")
+        Path(own, "etc/hostname").write_text(space.hostname + "\n", encoding="ascii")
+        for name in ("resolv.conf", "hosts", "hostname"):
+            sys_.bind(f"{own}/etc/{name}", f"/etc/{name}")
+        shown = {path: os.open(path, os.O_PATH) for path in (own, f"{PRIVATE}/programs", f"{PRIVATE}/host-etc")}
+        sys_.mount("tmpfs", PRIVATE, "tmpfs", sys_.MS_NOSUID, "mode=755")
+        for path, fd in shown.items():
+            Path(path).mkdir(parents=True)
+            sys_.bind(f"/proc/self/fd/{fd}", path, recursive=True)
+            os.close(fd)
+        sys_.mount("tmpfs", "/tmp", "tmpfs", sys_.MS_NOSUID, "mode=1777")  # noqa: S108 - the pod's own
+        mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+        return Place(net, mount, uts)
+    finally:
+        worker.go_home()
+
+
+def _hosts(space: Space) -> str:
+    address = next((address.partition("/")[0] for nic in space.nics for address in nic.addresses), "")
+    return f"127.0.0.1 localhost\n{address} {space.hostname}\n"

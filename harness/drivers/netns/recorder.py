@@ -1,0 +1,201 @@
+"""What the lab process records while it runs: frames, conntrack and NFLOG events, and every program's output.
+
+One thread drains all of it. Readers take a mark, and later all that came since the mark; what could not be kept is
+counted as lost, and a verdict that needs it is then `unknown`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.programs.conntrack import Events
+from harness.programs.nflog import Listener
+from harness.programs.tap import Tap
+
+NFLOG_GROUP = 5
+_MAX_BLOCK_BYTES = 512 * 1024 * 1024
+_MAX_LINES = 200_000
+_LONGEST_LINE = 64 * 1024
+
+Mark = dict[str, dict[str, int]]
+
+
+@dataclass
+class _Series:
+    """A growing list whose oldest items may have been given up; positions count from the very first."""
+
+    items: list[Any] = field(default_factory=list)
+    dropped: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.dropped + len(self.items)
+
+    def since(self, position: int) -> list[Any]:
+        return self.items[max(0, position - self.dropped) :]
+
+    def give_up(self, count: int) -> None:
+        del self.items[:count]
+        self.dropped += count
+
+
+class Recorder:
+    """Everything seen, by kind (`frames`, `conntrack`, `nflog`, `lines`) and by node or program."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, dict[str, _Series]] = {
+            kind: {} for kind in ("frames", "conntrack", "nflog", "lines")
+        }
+        self._taps: dict[str, Tap] = {}
+        self._conntrack: dict[str, Events] = {}
+        self._nflog: dict[str, Listener] = {}
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._poll = select.epoll()
+        self._failed: dict[int, str] = {}
+        self._block_bytes = 0
+        self.changed = threading.Condition()
+        threading.Thread(target=self._run, name="record", daemon=True).start()
+
+    def watch(self, node: str, tap: Tap | None, conntrack: Events, nflog: Listener) -> None:
+        """Record a node from now on."""
+        if tap is not None:
+            self._taps[node] = tap
+            frames = self._new("frames", node)
+            self._register(tap.fileno(), lambda: self._keep_blocks(frames, tap.drain()))
+        self._conntrack[node], self._nflog[node] = conntrack, nflog
+        flows, entries = self._new("conntrack", node), self._new("nflog", node)
+        self._register(conntrack.fileno(), lambda: self._keep(flows, conntrack.read()))
+        self._register(nflog.fileno(), lambda: self._keep(entries, nflog.read()))
+
+    def watch_output(self, program: str, pipe: int) -> None:
+        """Record what a program prints, line by line, with the time at which each line was read."""
+        series = self._new("lines", program)
+        rest = b""
+
+        def handle() -> None:
+            nonlocal rest
+            data = os.read(pipe, 1 << 16)
+            *lines, rest = (rest + data).split(b"\n")
+            if not data:
+                self._poll.unregister(pipe)
+                os.close(pipe)
+                del self._handlers[pipe]
+            if (not data and rest) or len(rest) > _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            now = time.time_ns()
+            self._keep(series, [(now, line.decode(errors="replace")) for line in lines])
+            if len(series.items) > _MAX_LINES:
+                series.give_up(_MAX_LINES // 2)
+
+        self._register(pipe, handle)
+
+    def mark(self) -> Mark:
+        """Return the present end of every series."""
+        with self.changed:
+            return {
+                kind: {name: series.end for name, series in named.items()}
+                for kind, named in self._series.items()
+            }
+
+    def since(self, mark: Mark, kinds: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+        """Return what was recorded since a mark, without series that gained nothing."""
+        with self.changed:
+            return {
+                kind: {
+                    name: found
+                    for name, series in self._series[kind].items()
+                    if (found := series.since(mark.get(kind, {}).get(name, 0)))
+                }
+                for kind in kinds
+            }
+
+    def wait_for_lines(self, mark: Mark, seconds: float) -> None:
+        """Return when a program printed something since the mark, or after `seconds`."""
+        before = mark.get("lines", {})
+        with self.changed:
+            self.changed.wait_for(
+                lambda: any(series.end > before.get(name, 0) for name, series in self._series["lines"].items()),
+                seconds,
+            )
+
+    def lost(self, mark: Mark) -> dict[str, str]:
+        """Return, by node or program, what evidence was lost so far (and, for series, since the mark)."""
+        lost = {f"source {fd}": reason for fd, reason in self._failed.items()}
+        for node, tap in self._taps.items():
+            drops = tap.statistics()[1]
+            if drops:
+                lost[node] = f"the tap dropped {drops} frames"
+        for node, events in self._conntrack.items():
+            if events.lost:
+                lost[node] = f"{events.lost} overflows of conntrack events"
+        for node, entries in self._nflog.items():
+            if entries.lost:
+                lost[node] = f"{entries.lost} losses of NFLOG entries"
+        with self.changed:
+            for kind, named in self._series.items():
+                for name, series in named.items():
+                    if series.dropped > mark.get(kind, {}).get(name, 0):
+                        lost[name] = f"{kind} recorded since the mark were given up to save memory"
+        return lost
+
+    def wait_for_tokens(self, wanted: dict[str, set[bytes]], mark: Mark, seconds: float) -> dict[str, set[bytes]]:
+        """Wait until each node's tap has recorded its tokens; return those still missing, by node."""
+        missing = {node: set(tokens) for node, tokens in wanted.items()}
+        position = dict(mark.get("frames", {}))
+
+        def all_seen() -> bool:
+            for node in list(missing):
+                series = self._series["frames"].get(node)
+                if series is None:
+                    continue
+                fresh = series.since(position.get(node, 0))
+                position[node] = series.end
+                for block in fresh:
+                    missing[node] -= {token for token in missing[node] if token in block}
+                if not missing[node]:
+                    del missing[node]
+            return not missing
+
+        with self.changed:
+            self.changed.wait_for(all_seen, seconds)
+        return missing
+
+    def _new(self, kind: str, name: str) -> _Series:
+        return self._series[kind].setdefault(name, _Series())
+
+    def _register(self, fd: int, handler: Callable[[], None]) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.EPOLLIN)
+
+    def _keep(self, series: _Series, items: list[Any]) -> None:
+        if items:
+            with self.changed:
+                series.items += items
+                self.changed.notify_all()
+
+    def _keep_blocks(self, series: _Series, blocks: list[bytes]) -> None:
+        self._keep(series, blocks)
+        self._block_bytes += sum(map(len, blocks))
+        if self._block_bytes > _MAX_BLOCK_BYTES:
+            with self.changed:
+                for kept in self._series["frames"].values():
+                    half = len(kept.items) // 2
+                    self._block_bytes -= sum(map(len, kept.items[:half]))
+                    kept.give_up(half)
+
+    def _run(self) -> None:
+        while True:
+            for fd, _ in self._poll.poll():
+                handler = self._handlers.get(fd)
+                try:
+                    if handler is not None:
+                        handler()
+                except OSError as error:  # a source that fails is lost evidence, not the end of all the others
+                    self._failed[fd] = str(error)
+                    self._poll.unregister(fd)
