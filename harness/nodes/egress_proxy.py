@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from harness.lab import Entry, Name, Outside
+from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
+from harness.lookup import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FORWARDS = True
 """The proxy's node also routes between its networks, as a BIG-IP with a forwarding virtual server does."""
+
+_Place = tuple[str | int, ...]
+
+
+def _listen(value: str) -> str:
+    address, _, port = value.rpartition(":")
+    try:
+        IPv4Address(address)
+    except ValueError:
+        raise ValueError(f"{address!r} is not an IPv4 address such as 10.4.0.201") from None
+    if not 1 <= int(port) <= 65535:
+        raise ValueError(f"port {port} is out of range; a port is 1 to 65535")
+    return value
 
 
 class Snat(Entry):
@@ -22,20 +39,34 @@ class Snat(Entry):
 class VirtualServer(Entry):
     """One listener (`address:port`) with its policy, next hop (`node:port`) and SNAT pool."""
 
-    listen: Annotated[str, Field(pattern=r"^[0-9.]+:[0-9]+$")]
+    listen: Annotated[
+        str,
+        Form(r"^[0-9.]+:[0-9]{1,5}$", "an address and port such as 10.4.0.201:3128"),
+        AfterValidator(_listen),
+    ]
     client_certificate: Literal["require", "optional"] = "require"
     policy: Name
-    forward_to: str
+    forward_to: Annotated[
+        str, Form(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?:[0-9]{1,5}$", "a node and port such as tinyproxy:8888")
+    ]
     snat: Snat | None = None
-    identity: str | None = None
+    identity: SpiffeId | None = None
     identity_as: Literal["uri", "dns"] = "uri"
 
 
 class Match(Entry):
     """What a rule matches: a prefix of the SPIFFE ID, or the whole of it."""
 
-    spiffe_prefix: str | None = None
-    spiffe_id: str | None = None
+    spiffe_prefix: (
+        Annotated[str, Form(r"^spiffe://", "the beginning of a SPIFFE ID (spiffe://...)", 2048)] | None
+    ) = None
+    spiffe_id: SpiffeId | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.spiffe_prefix is None) == (self.spiffe_id is None):
+            raise ValueError("say exactly one of 'spiffe_prefix' and 'spiffe_id'")
+        return self
 
 
 class Rule(Entry):
@@ -44,14 +75,104 @@ class Rule(Entry):
     permit: Match | None = None
     reject: Match | None = None
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.permit is None) == (self.reject is None):
+            raise ValueError("say exactly one of 'permit' and 'reject'")
+        return self
+
 
 class Spec(Outside):
     """An egress proxy in a lab file."""
 
     kind: Literal["egress-proxy"]
     engine: Literal["builtin"] = "builtin"
-    identity: str
-    virtual_servers: dict[Name, VirtualServer]
+    identity: SpiffeId
+    virtual_servers: Annotated[dict[Name, VirtualServer], Field(min_length=1)]
     policies: dict[Name, tuple[Rule, ...]]
-    snat_pools: dict[Name, tuple[IPv4Address, ...]] = {}
-    fault: Literal["silent-log", "reject-then-dial", "skip-server-check"] | None = None
+    snat_pools: dict[Name, Addresses] = Field(default_factory=dict)
+    fault: (
+        Literal[
+            "silent-log",
+            "reject-then-dial",
+            "reject-then-dial-quietly",
+            "exit-during-flow",
+            "skip-server-check",
+        ]
+        | None
+    ) = None
+
+
+def deciders(spec: Spec) -> tuple[str, ...]:
+    """Return the names that a scenario may give as `by` for this node."""
+    return tuple(spec.policies)
+
+
+def claims(spec: Spec) -> Iterator[tuple[_Place, IPv4Address]]:
+    """Yield the addresses this node holds beside those of its attachments, each with its place below it."""
+    for name, server in spec.virtual_servers.items():
+        yield ("virtual_servers", name, "listen"), IPv4Address(server.listen.rpartition(":")[0])
+    for pool, addresses in spec.snat_pools.items():
+        for index, address in enumerate(addresses):
+            yield ("snat_pools", pool, index), address
+
+
+def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[_Place, str]]:
+    """Yield what is wrong with this node in its lab, each with its place below `outside.<name>`."""
+    cidrs = [lab.networks[network].cidr for network in spec.on if network in lab.networks]
+    where = ", ".join(map(str, cidrs))
+    for place, address in claims(spec):
+        if cidrs and not any(address in cidr for cidr in cidrs):
+            yield place, f"{address} is in none of the networks that {name!r} is on ({where})"
+    listening: dict[str, str] = {}
+    for server_name, server in spec.virtual_servers.items():
+        first = listening.setdefault(server.listen, server_name)
+        place = ("virtual_servers", server_name)
+        if first != server_name:
+            yield (*place, "listen"), f"{server.listen} is taken by virtual server {first!r}"
+        for below, message in _check_server(server, spec, lab):
+            yield (*place, *below), message
+    for pool in spec.snat_pools:
+        owner = next(other for other, node in lab.outside.items() if pool in getattr(node, "snat_pools", {}))
+        if owner != name:
+            yield ("snat_pools", pool), f"SNAT pool {pool!r} is declared by {owner!r} already"
+    yield from _cycles(name, spec, lab)
+
+
+def _check_server(server: VirtualServer, spec: Spec, lab: Lab) -> Iterator[tuple[_Place, str]]:
+    if server.policy not in spec.policies:
+        known = nearest(server.policy, list(spec.policies))
+        yield ("policy",), f"unknown policy {server.policy!r}; {known}"
+    if server.snat is not None and server.snat.pool not in spec.snat_pools:
+        known = nearest(server.snat.pool, list(spec.snat_pools))
+        yield ("snat", "pool"), f"unknown SNAT pool {server.snat.pool!r}; {known}"
+    target, _, port = server.forward_to.rpartition(":")
+    if target not in lab.outside:
+        yield ("forward_to",), f"unknown outside node {target!r}; {nearest(target, list(lab.outside))}"
+    elif not 1 <= int(port) <= 65535:
+        yield ("forward_to",), f"port {port} is out of range; a port is 1 to 65535"
+
+
+def _cycles(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[_Place, str]]:
+    """Yield each forwarding cycle once: at the first of its virtual servers in alphabetical order."""
+    for start in spec.virtual_servers:
+        way = [(name, start)]
+        while (following := _next(way[-1], lab)) is not None and following not in way:
+            way.append(following)
+        if following == way[0] and way[0] == min(way):
+            shown = " -> ".join(f"{node}:{server}" for node, server in (*way, way[0]))
+            yield ("virtual_servers", start, "forward_to"), f"virtual servers forward in a circle: {shown}"
+
+
+def _next(here: tuple[str, str], lab: Lab) -> tuple[str, str] | None:
+    node = lab.outside[here[0]]
+    if not isinstance(node, Spec):
+        return None
+    target, _, port = node.virtual_servers[here[1]].forward_to.rpartition(":")
+    other = lab.outside.get(target)
+    if not isinstance(other, Spec):
+        return None
+    for name, server in other.virtual_servers.items():
+        if server.listen.rpartition(":")[2] == port:
+            return target, name
+    return None

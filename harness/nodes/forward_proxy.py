@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.lab import Outside, Port
+from harness.lab import Outside, Port, Ports
 
 FORWARDS = False
 
@@ -14,4 +14,4 @@ class Spec(Outside):
 
     kind: Literal["forward-proxy"]
     port: Port = 8888
-    connect_ports: tuple[Port, ...] = (443,)
+    connect_ports: Ports = (443,)

@@ -1,0 +1,300 @@
+"""The models of the lab file: what may stand in it, key by key. Frozen; the JSON schema comes from here.
+
+Checks across keys (names that must exist, addresses that must fit) are in harness/lab_checks.py.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from harness import lookup
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form that a text must have: a regular expression for machines, a phrase for people."""
+
+    pattern: str
+    phrase: str
+    longest: int = 253
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern, "maxLength": self.longest}
+
+    def _check(self, value: str) -> str:
+        if not re.search(self.pattern, value) or value.endswith("\n") or len(value) > self.longest:
+            raise ValueError(f"{shown(value)} is not {self.phrase}")
+        return value
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: quoted, and cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, IPv4Address):
+        return value
+    try:
+        if isinstance(value, str):
+            return IPv4Address(value)
+    except AddressValueError:
+        pass
+    raise ValueError(f"{shown(value)} is not an IPv4 address such as 10.4.0.201")
+
+
+def _network(value: Any) -> Any:
+    if isinstance(value, IPv4Network):
+        return value
+    written, slash, _ = str(value).partition("/")
+    try:
+        network = IPv4Network(value if slash else "", strict=False)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not an IPv4 network such as 10.4.0.0/24") from None
+    if str(network.network_address) != written:
+        raise ValueError(f"{shown(value)} has host bits set; the network is {network}")
+    return network
+
+
+def _attachments(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    for index, name in enumerate(value):
+        if not isinstance(name, str):
+            raise ValueError(f"{shown(name)} is not a name; write a list of names, or a mapping of names")  # noqa: TRY004 - pydantic collects ValueError only
+        if name in value[:index]:
+            raise ValueError(f"{shown(name)} is written twice")
+    return dict.fromkeys(value)
+
+
+Name = Annotated[
+    str,
+    Form(
+        r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        "a name (at most 63 lower-case letters, digits, '.' and '-', with a letter or digit at both ends)",
+        63,
+    ),
+]
+Label = Annotated[
+    str,
+    Form(
+        r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        "a DNS label (at most 63 lower-case letters, digits and '-', with a letter or digit at both ends)",
+        63,
+    ),
+]
+SpiffeId = Annotated[
+    str,
+    Form(
+        r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$",
+        "a SPIFFE ID such as spiffe://cluster.local/ns/bookinfo/sa/default",
+        2048,  # SPIFFE-ID section 2.3
+    ),
+]
+Line = Annotated[str, Form(r"^[^\x00-\x1f]*$", "text on one line", 253)]
+Flag = Annotated[bool, Field(strict=True)]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
+Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
+Mtls = Literal["strict", "permissive", "disable"]
+
+
+class Entry(BaseModel):
+    """A mapping in a file: frozen, and no unknown keys.
+
+    A key with nothing after it counts as not written; a mapping with nothing in it may be left empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_not_written(cls, data: Any) -> Any:
+        if data is None:
+            return {}
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        optional = {
+            field.alias or name for name, field in cls.model_fields.items() if not field.is_required()
+        }
+        return {key: value for key, value in data.items() if value is not None or key not in optional}
+
+
+class Network(Entry):
+    """One layer-2 segment."""
+
+    cidr: Cidr
+
+
+class Attachment(Entry):
+    """A node's place on a network; without an address the next free one is assigned."""
+
+    address: Address | None = None
+
+
+Attachments = Annotated[
+    dict[Name, Attachment],
+    Field(min_length=1),
+    BeforeValidator(_attachments, json_schema_input_type=dict[Name, Attachment] | list[Name]),
+]
+Labels = Annotated[tuple[Label, ...], BeforeValidator(_listed, json_schema_input_type=Label | list[Label])]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_listed, json_schema_input_type=Line | list[Line])]
+Ports = Annotated[tuple[Port, ...], BeforeValidator(_listed, json_schema_input_type=Port | list[Port])]
+Addresses = Annotated[
+    tuple[Address, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+]
+
+
+class Pool(Entry):
+    """A Calico IPPool: pod addresses are taken from it in blocks, one or more per node."""
+
+    cidr: Cidr
+    block: Annotated[int, Field(ge=20, le=32, strict=True)] = 26
+    overlay: Literal["none"] = "none"
+    nat_outgoing: Flag = True
+
+
+class Bgp(Entry):
+    """BGP among the cluster's nodes (BIRD 2, as Calico runs it); `mesh` is the full node-to-node mesh."""
+
+    asn: Annotated[int, Field(ge=1, le=4294967294, strict=True)] = 64512
+    mesh: Flag = True
+
+
+class Cluster(Entry):
+    """The cluster's nodes, address pools and routing."""
+
+    nodes: Attachments
+    network: Name = "nodes"
+    pools: Annotated[dict[Name, Pool], Field(min_length=1)]
+    services_cidr: Cidr
+    bgp: Bgp | None = None
+
+
+class Authority(Entry):
+    """The common names of the organisation's root and intermediate certificate authorities."""
+
+    root: Line = "Organisation Root CA"
+    intermediate: Line = "Organisation Mesh CA"
+
+
+class MtlsPolicy(Entry):
+    """What the mesh's servers accept; a namespace or `namespace/workload` overrides the default."""
+
+    default: Mtls = "permissive"
+    overrides: dict[Line, Mtls] = {}
+
+
+class Mesh(Entry):
+    """Who issues identities and how traffic is intercepted."""
+
+    provider: Literal["builtin", "none"] = "builtin"
+    trust_domain: Name = "cluster.local"
+    ca: Authority = Authority()
+    mtls: MtlsPolicy = MtlsPolicy()
+
+
+class Certificate(Entry):
+    """A workload's certificate where it is not the mesh's own; for labs that show what must be refused."""
+
+    issuer: Literal["mesh", "foreign"] = "mesh"
+    identity: SpiffeId | None = None
+
+
+class Workload(Entry):
+    """A deployment: one pod, or one for each of its versions."""
+
+    runs: Literal["http", "client"]
+    port: Port | None = None
+    versions: Labels = ()
+    service_account: Name = "default"
+    inject: Flag | None = None
+    node: Name | None = None
+    certificate: Certificate = Certificate()
+
+
+class Namespace(Entry):
+    """A tenant: its workloads, and the SNAT pool that stands for it outside."""
+
+    inject: Flag = False
+    snat: Name | None = None
+    workloads: dict[Label, Workload] = {}
+
+
+class Service(Entry):
+    """A Kubernetes service: of a workload (`selector`), or of an outside virtual server (`endpoints`)."""
+
+    namespace: Name
+    port: Port
+    labels: dict[Line, Line] = {}
+    selector: Name | None = None
+    endpoints: Lines = ()
+    cluster_ip: Address | None = None
+    tls: Literal["none", "mutual"] = "none"
+    server_identity: SpiffeId | None = None
+
+
+class Outside(Entry):
+    """What every node outside the cluster has; each kind's own `Spec` extends it (harness/nodes)."""
+
+    kind: str
+    on: Attachments
+
+
+def outside_kinds() -> dict[str, type[Outside]]:
+    """Return the model of each kind that may stand under `outside`, by its word.
+
+    Only plugs with a `Spec` are meant for lab files; the others furnish the cluster.
+    """
+    found: dict[str, type[Outside]] = {}
+    for name in lookup.names("nodes"):
+        spec = getattr(lookup.find("nodes", name), "Spec", None)
+        if isinstance(spec, type) and issubclass(spec, Outside):
+            found[name] = spec
+    return found
+
+
+class _ByKind:
+    """Chooses a node's model by its `kind`; resolved when first used, since the kinds import this module."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {kind: handler.generate_schema(spec) for kind, spec in outside_kinds().items()}
+        return core_schema.tagged_union_schema(dict(choices), discriminator="kind")
+
+
+class Lab(Entry):
+    """A lab file."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    lab: Name
+    title: Line = ""
+    article: Annotated[int, Field(ge=1, strict=True)] | None = None
+    networks: Annotated[dict[Name, Network], Field(min_length=1)]
+    cluster: Cluster | None = None
+    mesh: Mesh = Mesh(provider="none")
+    namespaces: dict[Label, Namespace] = {}
+    services: dict[Label, Service] = {}
+    outside: dict[Name, Annotated[Outside, _ByKind()]] = {}
