@@ -1,1 +1,48 @@
 """The namespace driver: one sandbox of Linux namespaces per lab, on real parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.plan import Bindings, Plan
+    from harness.running import RunningLab
+
+# The lab process imports this package too and needs none of the owner's side: hence the imports inside.
+
+
+def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> RunningLab:
+    """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability."""
+    from harness.drivers.netns.lab import stand_up  # noqa: PLC0415
+
+    return stand_up(plan, name, source, owned=owned)
+
+
+def attach(name: str) -> RunningLab:
+    """Return a lab that is up; raises GoneError."""
+    from harness.drivers.netns.lab import attach_to  # noqa: PLC0415
+
+    return attach_to(name)
+
+
+def running() -> tuple[str, ...]:
+    """Return the names of the labs that are up."""
+    from harness.drivers.netns.client import running as names  # noqa: PLC0415
+    from harness.drivers.netns.launch import owner_id  # noqa: PLC0415
+
+    return names(owner_id())
+
+
+def down(name: str) -> None:
+    """Take a lab down; raises GoneError when there is none."""
+    from harness.drivers.netns.client import end  # noqa: PLC0415
+    from harness.drivers.netns.launch import owner_id  # noqa: PLC0415
+
+    end(name, owner_id())
+
+
+def binding(plan: Plan) -> Bindings:
+    """Return the addresses of a plan; this driver computes them, so no lab need be up."""
+    from harness.drivers.netns.launch import binding as computed  # noqa: PLC0415
+
+    return computed(plan)

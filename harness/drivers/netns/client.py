@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ready
-from harness.drivers.netns.control import PROTOCOL
-from harness.drivers.netns.watcher import control_name
+from harness.drivers.netns.watcher import PROTOCOL, control_name
 from harness.errors import GoneError, LabError
 
 _PREFIX = "@egresslab/"

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__, netlink
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.children import NOT_FOUND, Child, Command
+from harness.drivers.netns.watcher import PROTOCOL
 from harness.programs.probe import Engine, Probe, Resolver
 from harness.programs.tap import send_nonce
 
 if TYPE_CHECKING:
     from harness.drivers.netns.lab_process import Lab
 
-PROTOCOL = 1
+
 _ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "TERM": "xterm"}
 _MOST_DESCRIPTORS = 3
 

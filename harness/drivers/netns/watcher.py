@@ -28,6 +28,8 @@ NAMESPACES = (
     | sys_.CLONE_NEWIPC
 )
 RELEASE = b"R"
+PROTOCOL = 1
+"""The number of the control protocol; both sides must speak the same."""
 _CRASH_BYTES = 64 * 1024
 
 

@@ -1,0 +1,62 @@
+"""`allowed`: the client got its answer, and every hop of the path saw the flow, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import lookup
+from harness.evidence import SIDECAR, Evidence, Finding
+from harness.passport import Passport
+from harness.scenario import Allowed
+
+
+def judge(expected: Allowed, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
+    """Yield one finding for the client and one for each hop."""
+    yield from _hops(expected.path, evidence, passport)
+    attempt = evidence.attempt
+    state = "held" if attempt.succeeded else "broken"
+    last = passport.hops()[-1] if passport.hops() else attempt.pod
+    at = attempt.pod if attempt.succeeded else last
+    yield Finding("allowed", state, at, "the client is served", _client_saw(evidence))
+
+
+def _client_saw(evidence: Evidence) -> str:
+    attempt = evidence.attempt
+    if attempt.command is not None:
+        code = attempt.command.code
+        ended = "ran out of time" if code is None else f"exit status {code}"
+        words = attempt.text.strip().splitlines()
+        return f"{ended}, {words[-1]}" if words else ended
+    if attempt.outcome is not None:
+        outcome = attempt.outcome
+        return f"{outcome.stage}: {outcome.status} {outcome.detail}".strip()
+    return "nothing"
+
+
+def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iterator[Finding]:
+    reached = 0
+    for hop in path:
+        seen = passport.at(hop)
+        if not seen:
+            before = passport.hops()[-1] if passport.hops() else "nowhere"
+            if passport.ambiguous:
+                yield Finding("path", "unknown", hop, "the flow passes here", "; ".join(passport.ambiguous))
+            else:
+                yield Finding("path", "broken", hop, "the flow passes here", f"nothing; last seen at {before}")
+            return
+        if _keeps_log(hop, evidence) and not any(sighting.witness == "log" for sighting in seen):
+            yield Finding("path", "unknown", hop, "its log records the flow", "packets of it, and no line in its log")
+            return
+        first = min(sighting.time for sighting in seen)
+        if first < reached:
+            yield Finding("path", "broken", hop, f"the order {' > '.join(path)}", "the flow earlier than at the hop before")
+            return
+        reached = first if hop != SIDECAR else reached
+        yield Finding("path", "held", hop, "the flow passes here", ", ".join(sorted({s.witness for s in seen})))
+
+
+def _keeps_log(hop: str, evidence: Evidence) -> bool:
+    if hop == SIDECAR:
+        return True
+    node = next((node for node in evidence.plan.nodes if node.name == hop), None)
+    return node is not None and any(hasattr(lookup.find("nodes", kind), "read_log") for kind in node.kinds)

@@ -1,0 +1,91 @@
+"""`source`: the client address that a hop saw, attested by four witnesses who must agree.
+
+The hop's own log, conntrack's translated tuple where the address was changed, the counter of the rule that changed
+it, and the opening packet as it left there and as it arrived here (same IP id and sequence number). The expected
+address comes from the lab file's declaration; rules that the harness computed are no witness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from harness.evidence import Evidence, Finding
+from harness.passport import Passport
+from harness.programs.fivetuple import FiveTuple
+from harness.scenario import Source
+
+
+def judge(expected: Source, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
+    """Yield one finding that names every witness and what it says."""
+    hop = expected.at or ""
+    allowed = _declared(expected.is_, evidence)
+    wanted = f"source {expected.is_} ({', '.join(sorted(allowed))})"
+    arrived = {
+        sighting.flow
+        for sighting in passport.at(hop)
+        if sighting.flow and sighting.event == "opening" and sighting.facts.get("outgoing") == "false"
+    }
+    words = _witnesses(expected, hop, arrived, evidence, passport)
+    says = "; ".join(f"{name} {', '.join(sorted(seen)) or 'nothing'}" for name, seen in words.items())
+    every = set().union(*words.values())
+    if every - allowed:
+        yield Finding("source", "broken", hop, wanted, says)
+    elif not every or not all(words.values()):
+        yield Finding("source", "unknown", hop, f"{wanted} by {len(words)} witnesses", says or "nothing")
+    else:
+        yield Finding("source", "held", hop, wanted, says)
+
+
+def _declared(name: str, evidence: Evidence) -> set[str]:
+    plan, bindings = evidence.plan, evidence.bindings
+    pod = plan.node(evidence.attempt.pod)
+    if name == "pod":
+        return {str(bindings.address(pod))}
+    if name == "node":
+        return {str(bindings.address(plan.node(pod.host or "")))}
+    kind, _, pool = name.partition("/")
+    if kind == "snat" and pool:
+        members: set[IPv4Address] = set()
+        for node in plan.of_kind("egress-proxy"):
+            members |= set(getattr(node.spec, "snat_pools", {}).get(pool, ()))
+        return {str(member) for member in members}
+    return {str(address) for address in bindings.all_addresses(plan.node(name))}
+
+
+def _witnesses(
+    expected: Source, hop: str, arrived: set[FiveTuple], evidence: Evidence, passport: Passport
+) -> dict[str, set[str]]:
+    words: dict[str, set[str]] = {}
+    words[f"{hop}'s log"] = {
+        sighting.flow.src
+        for sighting in passport.at(hop)
+        if sighting.flow and sighting.witness in ("log", "nflog")
+    }
+    translations = [
+        sighting
+        for sighting in passport.sightings
+        if sighting.witness == "conntrack" and sighting.facts.get("translated") and sighting.onward in arrived
+    ]
+    if expected.is_ == "node" or expected.is_.startswith("snat/"):
+        words["conntrack"] = {sighting.onward.src for sighting in translations if sighting.onward}
+        words["counter"] = set().union(*(_counted(expected, s.at, evidence, s.onward) for s in translations))
+    words["packets"] = {
+        packet.flow.src
+        for packet in evidence.recorded.packets
+        if packet.flow in arrived and packet.flags == "S" and not packet.outgoing and packet.tap.startswith(hop + ".")
+        if any(
+            other.outgoing
+            and (other.ip_id, other.seq, other.flow) == (packet.ip_id, packet.seq, packet.flow)
+            and other.tap.startswith(tuple(f"{s.at}." for s in translations) or "")
+            for other in evidence.recorded.packets
+        )
+    }
+    return words
+
+
+def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple | None) -> set[str]:
+    """Return the translated address when the rule's counter moved during the attempt."""
+    name = "masqueraded" if expected.is_ == "node" else "snat_" + expected.is_.partition("/")[2]
+    before, after = evidence.recorded.counters.get(node, {}).get(name, (0, 0))
+    return {onward.src} if onward is not None and after > before else set()

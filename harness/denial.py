@@ -1,0 +1,95 @@
+"""What a hop decided about a flow, and what it put on the wire towards the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+
+from harness.evidence import SIDECAR, Evidence, Finding, Sighting
+from harness.passport import Passport
+from harness.scenario import Denied
+from harness.sightings import inverse
+
+_DENIALS = {"drop", "reject", "REJECTED", "tls-failed"}
+
+
+class Answer(Enum):
+    """What went from a hop towards the client's side."""
+
+    NONE = "nothing: it kept silent"
+    RESET = "TCP RST"
+    ICMP = "an ICMP error"
+    ALERT = "a TLS alert"
+    CLOSE = "a closed connection (FIN)"
+
+
+def answer_of(hop: str, evidence: Evidence, passport: Passport) -> Answer:
+    """Return the strongest answer that the hop's own taps saw going out to the flow's client side."""
+    place = passport.pod if hop == SIDECAR else hop
+    answers: set[Answer] = set()
+    for packet in evidence.recorded.packets:
+        if not packet.outgoing or not _is_at(packet.tap, place):
+            continue
+        if packet.icmp is not None and packet.icmp[2] in passport.flows:
+            answers.add(Answer.ICMP)
+        if inverse(packet.flow) not in passport.flows:
+            continue
+        if "R" in packet.flags:
+            answers.add(Answer.RESET)
+        if packet.payload[:1] == b"\x15":
+            answers.add(Answer.ALERT)
+        if "F" in packet.flags:
+            answers.add(Answer.CLOSE)
+    for answer in (Answer.RESET, Answer.ICMP, Answer.ALERT, Answer.CLOSE):
+        if answer in answers:
+            return answer
+    return Answer.NONE
+
+
+def decisions(hop: str, passport: Passport) -> tuple[Sighting, ...]:
+    """Return what the hop itself recorded as its decisions about the flow."""
+    return tuple(
+        sighting
+        for sighting in passport.at(hop)
+        if sighting.event in ("decision", "tls-failed", "allow", "drop", "reject")
+        or (sighting.event == "connection" and sighting.facts.get("refused"))
+    )
+
+
+def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
+    """Yield the finding about who said no, and by what rule."""
+    hop = expected.at
+    wanted = f"a recorded denial by {expected.by!r}" if expected.by else "a recorded denial"
+    if hop == "any":
+        state = "held" if not evidence.attempt.succeeded and passport.sightings else "broken"
+        yield Finding("denied", state, hop, "the flow is denied somewhere", "no answer for the client" if state == "held" else "the client was served")
+        return
+    found = decisions(hop, passport)
+    if not found:
+        seen = passport.at(hop)
+        if seen:
+            yield Finding("denied", "unknown", hop, wanted, "packets of the flow, and no decision in its log")
+            return
+        if passport.ambiguous:
+            yield Finding("denied", "unknown", hop, wanted, "; ".join(passport.ambiguous))
+            return
+        last = passport.hops()[-1] if passport.hops() else "nowhere"
+        yield Finding("denied", "broken", hop, wanted, f"nothing of the flow; last seen at {last}")
+        return
+    for sighting in found:
+        verdict = sighting.facts.get("verdict", sighting.event)
+        rule = sighting.facts.get("by") or sighting.facts.get("rule") or ""
+        denied = verdict in _DENIALS or bool(sighting.facts.get("refused"))
+        good = denied and expected.by in (None, rule)
+        yield Finding("denied", "held" if good else "broken", hop, wanted, _words(sighting, verdict, rule))
+
+
+def _words(sighting: Sighting, verdict: str, rule: str) -> str:
+    by = f" by {rule!r}" if rule else ""
+    identity = f", identity {sighting.facts['identity']}" if sighting.facts.get("identity") else ""
+    reason = f" ({sighting.facts['reason']})" if sighting.facts.get("reason") else ""
+    return f"{verdict}{by}{identity}{reason}"
+
+
+def _is_at(tap: str, place: str) -> bool:
+    return tap.startswith(place + ".")

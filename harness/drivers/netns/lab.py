@@ -1,0 +1,194 @@
+"""A running lab of this driver, as running.RunningLab says: the control protocol behind methods."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from harness.drivers.netns.client import Client
+from harness.drivers.netns.launch import Lease, binding, launch, owner_id
+from harness.errors import GoneError, LabError
+from harness.evidence import CommandResult
+from harness.lab import parse_text
+from harness.plan import Bindings, Plan, make_plan
+from harness.programs.probe import Outcome, Probe
+from harness.running import Mark, Raw
+
+_EVERYTHING = ("lines", "conntrack", "nflog", "frames")
+
+
+def stand_up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> NamespaceLab:
+    """Stand a lab up and connect to it."""
+    lease = launch(plan, name, source)
+    try:
+        client = Client(name, owner_id())
+        lab = NamespaceLab(plan, binding(plan), client, lease if owned else None, source, lease.phases)
+    except BaseException:
+        lease.end()
+        raise
+    if not owned:
+        lease.release()
+    return lab
+
+
+def attach_to(name: str) -> NamespaceLab:
+    """Connect to a lab that is up; its plan is made anew from the file it was started with."""
+    client = Client(name, owner_id())
+    told = client.call("hello")
+    path, text = told["source"]
+    plan = make_plan(parse_text(path, text))
+    phases = tuple((phase, seconds) for phase, seconds in told["phases"])
+    return NamespaceLab(plan, binding(plan), client, None, (path, text), phases)
+
+
+class NamespaceLab:
+    """A lab in a sandbox of this machine."""
+
+    def __init__(  # noqa: PLR0913 - all that a lab is, put together in the two functions above
+        self,
+        plan: Plan,
+        bindings: Bindings,
+        client: Client,
+        lease: Lease | None,
+        source: tuple[str, str],
+        phases: tuple[tuple[str, float], ...],
+    ) -> None:
+        self.plan = plan
+        self.bindings = bindings
+        self.name = client.lab
+        self.source = source
+        self.phases = phases
+        self._client = client
+        self._lease = lease
+
+    def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
+        """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        pipes = [os.pipe() for _ in range(2)]
+        fds = (nothing, pipes[0][1], pipes[1][1])
+        try:
+            told = self._client.call("exec", node=node, argv=list(argv), capable=capable, fds=fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        readers = (pipes[0][0], pipes[1][0])
+        if told["child"] is None:
+            for fd in readers:
+                os.close(fd)
+            return CommandResult(tuple(argv), told["code"], "", told["reason"] + "\n")
+        streams, in_time = _read_both(readers, seconds)
+        if not in_time:
+            self._client.call("signal", child=told["child"], number=int(signal.SIGKILL))
+        ended = self._client.call("wait", child=told["child"], seconds=seconds)
+        code = ended["code"] if in_time else None
+        return CommandResult(tuple(argv), code, *streams)
+
+    def interactive(self, node: str, argv: Sequence[str], fds: tuple[int, int, int] | None) -> tuple[int | None, int | None]:
+        """Start a command on our own streams, or on a new terminal when `fds` is None.
+
+        Returns (child number, the terminal's master); the child is None when the program is not there.
+        """
+        if fds is None:
+            told, master = self._client.call_for_fd("exec", node=node, argv=list(argv), terminal=True)
+            return told["child"], master
+        told = self._client.call("exec", node=node, argv=list(argv), fds=fds)
+        return told["child"], None
+
+    def wait(self, child: int) -> int:
+        """Wait for a command started by `interactive`; returns its exit status."""
+        code = self._client.call("wait", child=child)["code"]
+        return int(code) if code is not None else 255
+
+    def signal(self, child: int, number: int) -> None:
+        """Send a signal to a command's whole session."""
+        self._client.call("signal", child=child, number=number)
+
+    def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
+        """Send flows from inside nodes."""
+        sent = [asdict(probe) | {"send": probe.send.decode()} for probe in probes]
+        outcomes: Sequence[Outcome] = self._client.fetch("probe", probes=sent, in_flight=in_flight)
+        return outcomes
+
+    @contextmanager
+    def window(self, seconds: float) -> Iterator[None]:
+        """Have the lab to oneself."""
+        if not self._client.call("open_window", seconds=seconds):
+            raise LabError(f"lab {self.name!r} is in use by another test run, for more than {seconds:g} s")
+        try:
+            yield
+        finally:
+            try:
+                self._client.call("close_window")
+            except GoneError:
+                pass  # whoever noticed first has already said so
+
+    def mark(self) -> Mark:
+        """Return the present end of all recordings."""
+        told = self._client.call("mark")
+        return Mark(told["time"], told["ends"])
+
+    def collect(self, mark: Mark, kinds: Sequence[str] = _EVERYTHING) -> Raw:
+        """Return what was recorded since a mark."""
+        found = self._client.fetch("collect", mark=mark.ends, kinds=list(kinds))
+        recorded = {kind: found["recorded"].get(kind, {}) for kind in _EVERYTHING}
+        return Raw(**recorded, lost=found["lost"], ended=found["ended"], interfaces=found["interfaces"])
+
+    def wait_for_lines(self, mark: Mark, seconds: float) -> None:
+        """Return when any program printed something since the mark, or after `seconds`."""
+        self._client.call("wait_for_lines", mark={"lines": mark.ends.get("lines", {})}, seconds=seconds)
+
+    def barrier(self, seconds: float) -> Sequence[str]:
+        """Return the taps through which a nonce did not come back in time."""
+        blind: Sequence[str] = self._client.call("barrier", seconds=seconds)["blind"]
+        return blind
+
+    def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Return each node's named nftables counters."""
+        counters: Mapping[str, Mapping[str, Sequence[int]]] = self._client.call("counters")
+        return counters
+
+    def network(self, node: str) -> Mapping[str, Any]:
+        """Return a node's routes and interfaces as the kernel has them."""
+        network: Mapping[str, Any] = self._client.call("network", node=node)
+        return network
+
+    def programs(self) -> Sequence[Mapping[str, Any]]:
+        """Return the lab's programs."""
+        programs: Sequence[Mapping[str, Any]] = self._client.call("programs")
+        return programs
+
+    def kill(self, node: str, program: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to one of the lab's programs."""
+        self._client.call("kill_program", node=node, name=program, number=int(number))
+
+    def close(self) -> None:
+        """End the connection, and the lab with it when this process owns it."""
+        self._client.close()
+        if self._lease is not None:
+            self._lease.end()
+
+
+def _read_both(fds: tuple[int, int], seconds: float) -> tuple[tuple[str, str], bool]:
+    """Read two pipes until both close; False when time ran out first."""
+    texts: dict[int, bytes] = dict.fromkeys(fds, b"")
+    deadline = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for fd in fds:
+            selector.register(fd, selectors.EVENT_READ)
+        while selector.get_map() and time.monotonic() < deadline:
+            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                data = os.read(key.fd, 1 << 16)
+                texts[key.fd] += data
+                if not data:
+                    selector.unregister(key.fd)
+        in_time = not selector.get_map()
+    for fd in fds:
+        os.close(fd)
+    first, second = (texts[fd].decode(errors="replace") for fd in fds)
+    return (first, second), in_time

@@ -1,0 +1,113 @@
+"""What was seen of a flow, by whom: attempts, sightings, and all of one attempt's evidence together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.capture import Packet
+from harness.plan import Bindings, Plan
+from harness.programs.fivetuple import FiveTuple
+from harness.programs.probe import Outcome
+from harness.scenario import Item
+
+Witness = Literal["log", "conntrack", "nflog", "tap"]
+SIDECAR = "sidecar"
+"""In a path: the Envoy beside the pod that the flow leaves from."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One thing that one witness saw at one node, at `time` (ns since the epoch).
+
+    `flow` is the 5-tuple as it arrived there; `onward` as it left, when the witness knows both (a proxy's log, NAT).
+    `sport` 0 in a flow means that the witness does not record ports (tinyproxy).
+    """
+
+    at: str
+    witness: Witness
+    event: str
+    time: int
+    flow: FiveTuple | None = None
+    onward: FiveTuple | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command in a pod ended: exit status (None when it was ended by the limit), and both streams."""
+
+    argv: tuple[str, ...]
+    code: int | None
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One flow tried once: by a command or by a probe, between two instants (ns)."""
+
+    item: Item
+    pod: str
+    started: int
+    ended: int
+    command: CommandResult | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def text(self) -> str:
+        """All that the client printed, or what the probe saw, as lines."""
+        if self.command is not None:
+            return self.command.stdout + self.command.stderr
+        if self.outcome is not None:
+            return "\n".join([*self.outcome.lines, f"{self.outcome.stage}: {self.outcome.status} {self.outcome.detail}"])
+        return ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the client got what it asked for."""
+        if self.command is not None:
+            return self.command.code == 0
+        return self.outcome is not None and self.outcome.status in ("answered", "connected")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Everything that the lab recorded in a span of time.
+
+    `lines` by (node, program); `counters` by node: name -> (packets before, packets after); `lost` says what is
+    missing; `blind` names taps through which the nonce did not come back; `ended` programs that are not running.
+    """
+
+    lines: Mapping[tuple[str, str], tuple[tuple[int, str], ...]]
+    sightings: tuple[Sighting, ...]
+    packets: tuple[Packet, ...]
+    counters: Mapping[str, Mapping[str, tuple[int, int]]]
+    lost: Mapping[str, str]
+    blind: tuple[str, ...]
+    ended: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One assertion's result: which, at what hop, expected and seen, and whether that holds."""
+
+    check: str
+    state: Literal["held", "broken", "unknown"]
+    at: str
+    expected: str
+    seen: str
+
+    def __str__(self) -> str:
+        return f"at {self.at}: expected {self.expected}; seen: {self.seen}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An attempt with all that was recorded of it; what checks judge."""
+
+    plan: Plan
+    bindings: Bindings
+    attempt: Attempt
+    recorded: Recorded

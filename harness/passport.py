@@ -1,0 +1,168 @@
+"""Joins the sightings of one flow into its passport: every hop it was seen at, by the chain of 5-tuples.
+
+From what the client sent, each witness that knows both sides of a hop (a proxy's log, conntrack) leads to the next
+5-tuple. A forward proxy that logs no ports is joined by elimination, which needs the lab to oneself; where two
+flows could be meant, the join says so and the verdict is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.evidence import SIDECAR, Attempt, Recorded, Sighting
+from harness.plan import Bindings, Plan
+from harness.programs.fivetuple import FiveTuple
+from harness.sightings import read_address
+
+_TCP = 6
+
+
+@dataclass(frozen=True)
+class Passport:
+    """A flow's sightings in order of time, and what could not be told apart.
+
+    `flows` are all 5-tuples that are this flow; `strays` openings that no other flow of the lab accounts for.
+    """
+
+    pod: str
+    flows: frozenset[FiveTuple]
+    sightings: tuple[Sighting, ...]
+    strays: tuple[Sighting, ...]
+    ambiguous: tuple[str, ...]
+
+    def at(self, hop: str) -> tuple[Sighting, ...]:
+        """Return what was seen at a hop; `sidecar` is the one beside the client."""
+        place = f"{self.pod} {SIDECAR}" if hop == SIDECAR else hop
+        return tuple(sighting for sighting in self.sightings if sighting.at == place)
+
+    def hops(self) -> tuple[str, ...]:
+        """Return the places in the order in which they first saw the flow."""
+        return tuple(dict.fromkeys(sighting.at for sighting in self.sightings))
+
+
+def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> Passport:
+    """Return the passport of an attempt."""
+    sightings = recorded.sightings
+    roots = _roots(attempt, sightings, plan, bindings)
+    known, used = _follow(roots, sightings)
+    ambiguous: list[str] = []
+    for node in plan.of_kind("forward-proxy"):
+        more, reasons = _through_forward_proxy(node.name, known, sightings, bindings.all_addresses(node))
+        ambiguous += reasons
+        for sighting in more:
+            used[id(sighting)] = sighting
+        further = {sighting.flow for sighting in more if sighting.event == "opening" and sighting.flow}
+        onward_known, onward_used = _follow(further, sightings)
+        known |= onward_known
+        used |= onward_used
+    mine = sorted(used.values(), key=lambda sighting: sighting.time)
+    strays = _strays(known, sightings, plan, bindings)
+    return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous))
+
+
+def _roots(
+    attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings: Bindings
+) -> set[FiveTuple]:
+    """Return the 5-tuples that the client itself opened: known for a probe, observed for a command."""
+    if attempt.outcome is not None:
+        local, remote = read_address(attempt.outcome.local), read_address(attempt.outcome.remote)
+        if local is None or remote is None:
+            return set()
+        return {FiveTuple(_TCP, local[0], local[1], remote[0], remote[1])}
+    sidecar = f"{attempt.pod} {SIDECAR}"
+    by_sidecar = {
+        sighting.onward for sighting in sightings if sighting.at == sidecar and sighting.onward is not None
+    }
+    own = str(bindings.address(plan.node(attempt.pod)))
+    return {
+        sighting.flow
+        for sighting in sightings
+        if sighting.at == attempt.pod
+        and sighting.event in ("new", "opening")
+        and sighting.flow is not None
+        and sighting.flow.protocol == _TCP
+        and sighting.flow.src == own
+        and sighting.flow not in by_sidecar
+        and sighting.time >= attempt.started
+        and sighting.time <= attempt.ended
+    }
+
+
+
+def _follow(
+    roots: Iterable[FiveTuple], sightings: Sequence[Sighting]
+) -> tuple[set[FiveTuple], dict[int, Sighting]]:
+    """Return all 5-tuples reached from the roots, and the sightings on the way, by identity."""
+    by_flow: dict[FiveTuple, list[Sighting]] = {}
+    for sighting in sightings:
+        if sighting.flow is not None:
+            by_flow.setdefault(sighting.flow, []).append(sighting)
+    known, frontier = set(roots), list(roots)
+    used: dict[int, Sighting] = {}
+    while frontier:
+        for sighting in by_flow.get(frontier.pop(), ()):
+            used[id(sighting)] = sighting
+            if sighting.onward is not None and sighting.onward not in known:
+                known.add(sighting.onward)
+                frontier.append(sighting.onward)
+    return known, used
+
+
+def _through_forward_proxy(
+    node: str, known: set[FiveTuple], sightings: Sequence[Sighting], addresses: Sequence[object]
+) -> tuple[list[Sighting], list[str]]:
+    """Join a proxy that logs the client's address but no ports: by elimination within what was recorded."""
+    own = {str(address) for address in addresses}
+    arrived = [
+        sighting
+        for sighting in sightings
+        if sighting.at == node and sighting.event == "opening" and sighting.flow and sighting.flow.dst in own
+    ]
+    ours = [sighting for sighting in arrived if sighting.flow in known]
+    if not ours:
+        return [], []
+    clients = {sighting.flow.src for sighting in ours if sighting.flow}
+    logged = [
+        sighting
+        for sighting in sightings
+        if sighting.at == node and sighting.witness == "log" and sighting.flow and sighting.flow.src in clients
+    ]
+    connections = {sighting.facts.get("connection") for sighting in logged}
+    others = [sighting for sighting in arrived if sighting.flow not in known]
+    if others or len(connections) > len(ours):
+        return [], [f"{node}: {len(others)} other connections at the same time, and its log names no ports"]
+    left = [
+        sighting
+        for sighting in sightings
+        if sighting.at == node and sighting.event == "opening" and sighting.flow and sighting.flow.src in own
+    ]
+    return logged + left, []
+
+
+def _strays(
+    known: set[FiveTuple], sightings: Sequence[Sighting], plan: Plan, bindings: Bindings
+) -> tuple[Sighting, ...]:
+    """Return openings that left a proxy without any record of whom they were for.
+
+    A connection that a proxy opens is accounted for by its log, or by conntrack when the node only translated it.
+    """
+    proxies: set[str] = set()
+    for (name, pool), address in bindings.inside.items():
+        proxies.add(str(address))
+        pools = getattr(plan.node(name).spec, "snat_pools", {})
+        proxies |= {str(member) for member in pools.get(pool, ())}
+    for node in plan.of_kind("egress-proxy"):
+        proxies |= {str(address) for address in bindings.all_addresses(node)}
+    logged = {sighting.onward for sighting in sightings if sighting.witness == "log" and sighting.onward}
+    accounted, _ = _follow(logged, sightings)
+    return tuple(
+        sighting
+        for sighting in sightings
+        if sighting.event in ("opening", "new", "allow", "drop")
+        and sighting.flow is not None
+        and sighting.flow.protocol == _TCP
+        and sighting.flow.src in proxies
+        and sighting.flow not in accounted
+        and sighting.flow not in known
+    )

@@ -1,0 +1,94 @@
+"""The protocols of a driver and of a lab that runs: what the rest of the project may ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.evidence import CommandResult
+from harness.plan import Bindings, Plan
+from harness.programs.probe import Outcome, Probe
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in everything that is recorded; `time` in ns since the epoch."""
+
+    time: int
+    ends: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a lab recorded since a mark, undigested: by kind and by node (or `node program` for lines)."""
+
+    lines: Mapping[str, Sequence[tuple[int, str]]]
+    conntrack: Mapping[str, Sequence[Any]]
+    nflog: Mapping[str, Sequence[Any]]
+    frames: Mapping[str, Sequence[bytes]]
+    lost: Mapping[str, str]
+    ended: Mapping[str, int]
+    interfaces: Mapping[str, Mapping[int, str]]
+
+
+class RunningLab(Protocol):
+    """A lab that stands. Raises GoneError from any call when it no longer does."""
+
+    plan: Plan
+    bindings: Bindings
+    name: str
+    source: tuple[str, str]
+    phases: tuple[tuple[str, float], ...]
+
+    def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
+        """Run a command in a node to its end, or end it after `seconds`."""
+
+    def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
+        """Send flows from inside nodes."""
+
+    def window(self, seconds: float) -> AbstractContextManager[None]:
+        """Have the lab to oneself; waits up to `seconds`, then raises LabError."""
+
+    def mark(self) -> Mark:
+        """Return the present end of all recordings."""
+
+    def collect(self, mark: Mark, kinds: Sequence[str] = ("lines", "conntrack", "nflog", "frames")) -> Raw:
+        """Return what was recorded since a mark."""
+
+    def wait_for_lines(self, mark: Mark, seconds: float) -> None:
+        """Return when any program printed something since the mark, or after `seconds`."""
+
+    def barrier(self, seconds: float) -> Sequence[str]:
+        """Prove that every tap sees: send a nonce through each; return the taps where it did not come back."""
+
+    def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Return each node's named nftables counters as (packets, bytes)."""
+
+    def programs(self) -> Sequence[Mapping[str, Any]]:
+        """Return the lab's programs with their process ids and, when they ended, exit statuses."""
+
+    def close(self) -> None:
+        """End the connection, and the lab with it when this process owns it."""
+
+
+class Driver(Protocol):
+    """A way to stand plans up; one module or package of harness/drivers each."""
+
+    def up(self, plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> RunningLab:
+        """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability."""
+
+    def attach(self, name: str) -> RunningLab:
+        """Return a lab that is up; raises GoneError."""
+
+    def running(self) -> Sequence[str]:
+        """Return the names of the labs that are up."""
+
+    def down(self, name: str) -> None:
+        """Take a lab down; raises GoneError when there is none."""
+
+    def binding(self, plan: Plan) -> Bindings:
+        """Return the addresses of a plan."""
+
+

@@ -1,0 +1,119 @@
+"""Raw recordings -> sightings: each witness's own words put on one schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from harness import lookup
+from harness.capture import Packet, dissect
+from harness.evidence import Recorded, Sighting
+from harness.plan import Plan
+from harness.programs.fivetuple import FiveTuple
+from harness.programs.tap import frames
+from harness.running import Raw
+
+Counters = Mapping[str, Mapping[str, Sequence[int]]]
+_TCP, _UDP = 6, 17
+
+
+def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Sequence[str]) -> Recorded:
+    """Return everything recorded in a span as sightings in order of time, with packets and counters beside them."""
+    packets = tuple(sorted(_packets(raw), key=lambda found: found[1].time))
+    lines = {_program(key): tuple(found) for key, found in raw.lines.items()}
+    sightings = [*_conntrack(raw), *_nflog(raw), *_from_packets(packets)]
+    for (node_name, program), found in lines.items():
+        node = plan.node(node_name)
+        for kind in node.kinds:
+            reader = getattr(lookup.find("nodes", kind), "read_log", None)
+            if reader is not None:
+                sightings += reader(node, program, found)
+    return Recorded(
+        lines=lines,
+        sightings=tuple(sorted(sightings, key=lambda sighting: sighting.time)),
+        packets=tuple(packet for _, packet in packets),
+        counters=_difference(before, after),
+        lost=raw.lost,
+        blind=tuple(blind),
+        ended=raw.ended,
+    )
+
+
+def read_address(text: str | None) -> tuple[str, int] | None:
+    """Split `ip:port`; None for what a program writes when it has none (`-`, empty)."""
+    if not text or ":" not in text:
+        return None
+    host, _, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdigit() else None
+
+
+def tcp(source: str | None, destination: str | None) -> FiveTuple | None:
+    """Return the TCP 5-tuple between two `ip:port` texts, None when either is missing."""
+    first, second = read_address(source), read_address(destination)
+    if first is None or second is None:
+        return None
+    return FiveTuple(_TCP, first[0], first[1], second[0], second[1])
+
+
+def inverse(flow: FiveTuple) -> FiveTuple:
+    """Return the 5-tuple of the other direction."""
+    return FiveTuple(flow.protocol, flow.dst, flow.dport, flow.src, flow.sport)
+
+
+def _program(key: str) -> tuple[str, str]:
+    node, _, program = key.rpartition(" ")
+    return node, program
+
+
+def _packets(raw: Raw) -> Iterator[tuple[str, Packet]]:
+    for node, blocks in raw.frames.items():
+        names = raw.interfaces.get(node, {})
+        for block in blocks:
+            for frame in frames(block):
+                packet = dissect(frame, names.get(frame.ifindex, f"{node}.if{frame.ifindex}"))
+                if packet is not None:
+                    yield node, packet
+
+
+def _from_packets(packets: Sequence[tuple[str, Packet]]) -> Iterator[Sighting]:
+    """Yield openings (the first SYN or datagram of a flow), resets and ICMP errors, as each node's taps saw them."""
+    seen: set[tuple[str, FiveTuple]] = set()
+    for node, packet in packets:
+        facts = {"tap": packet.tap, "outgoing": str(packet.outgoing).lower()}
+        if packet.icmp is not None:
+            kind, code, quoted = packet.icmp
+            if quoted is not None:
+                facts |= {"icmp": f"{kind}/{code}", "by": packet.flow.src}
+                yield Sighting(node, "tap", "icmp", packet.time, quoted, None, facts)
+            continue
+        if "R" in packet.flags:
+            yield Sighting(node, "tap", "reset", packet.time, inverse(packet.flow), None, facts)
+        opens = packet.flags == "S" or packet.flow.protocol == _UDP
+        if opens and (node, packet.flow) not in seen and (node, inverse(packet.flow)) not in seen:
+            seen.add((node, packet.flow))
+            yield Sighting(node, "tap", "opening", packet.time, packet.flow, None, facts)
+
+
+def _conntrack(raw: Raw) -> Iterator[Sighting]:
+    for node, events in raw.conntrack.items():
+        for event in events:
+            if event.kind == "new" and event.original.protocol in (_TCP, _UDP):
+                onward = inverse(event.reply)
+                translated = "" if onward == event.original else f"{onward.src}:{onward.sport}>{onward.dst}:{onward.dport}"
+                yield Sighting(
+                    node, "conntrack", "new", event.time, event.original, onward, {"translated": translated}
+                )
+
+
+def _nflog(raw: Raw) -> Iterator[Sighting]:
+    """Yield firewall log entries; the prefix is `<allow|drop|reject> <rule>`."""
+    for node, entries in raw.nflog.items():
+        for entry in entries:
+            event, _, rule = entry.prefix.partition(" ")
+            yield Sighting(node, "nflog", event, entry.time, entry.flow, None, {"rule": rule.strip()})
+
+
+def _difference(before: Counters, after: Counters) -> dict[str, dict[str, tuple[int, int]]]:
+    return {
+        node: {name: (before.get(node, {}).get(name, (0, 0))[0], values[0]) for name, values in named.items()}
+        for node, named in after.items()
+    }

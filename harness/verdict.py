@@ -1,0 +1,89 @@
+"""held, broken or unknown: the findings of every check of a scenario, and what follows from them.
+
+Broken outweighs unknown (something was positively seen that must not be), unknown outweighs held (evidence that is
+missing proves nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from harness import lookup
+from harness.evidence import SIDECAR, Evidence, Finding
+from harness.passport import Passport
+from harness.scenario import Allowed, Denied, Expect, Outcome
+
+State = Literal["held", "broken", "unknown"]
+_FIELDS = ("client", "identity", "source", "packets", "unseen_by")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state with its reasons."""
+
+    state: State
+    findings: tuple[Finding, ...]
+
+    @property
+    def reasons(self) -> tuple[Finding, ...]:
+        """The findings that made the state what it is."""
+        return tuple(finding for finding in self.findings if finding.state == self.state)
+
+    def __str__(self) -> str:
+        if self.state == "held":
+            return "held"
+        return f"{self.state}: " + "; ".join(str(finding) for finding in self.reasons)
+
+
+def outcome_of(expect: Expect) -> tuple[str, Allowed | Denied]:
+    """Return the word and the content of the one outcome that a scenario expects."""
+    for word in ("allowed", "rejected", "dropped"):
+        outcome: Allowed | Denied | None = getattr(expect, word)
+        if outcome is not None:
+            return word, outcome
+    raise ValueError("a scenario expects exactly one outcome")
+
+
+def judge(evidence: Evidence, passport: Passport) -> Verdict:
+    """Return the verdict on an attempt."""
+    word, outcome = outcome_of(evidence.attempt.item.scenario.expect)
+    findings = [*_lab_is_well(evidence), *_evidence_is_whole(outcome, evidence)]
+    findings += lookup.find("checks", word).judge(outcome, evidence, passport)
+    for field in _FIELDS:
+        expected = getattr(outcome, field, None)
+        if not expected:
+            continue
+        if field == "source" and expected.at is None and isinstance(outcome, Denied):
+            expected = expected.model_copy(update={"at": outcome.at})
+        findings += lookup.find("checks", field.replace("_", "-")).judge(expected, evidence, passport)
+    return conclude(findings)
+
+
+def conclude(findings: list[Finding]) -> Verdict:
+    """Return the verdict that findings add up to; none at all is unknown."""
+    states = {finding.state for finding in findings}
+    state: State = "broken" if "broken" in states else "unknown" if "unknown" in states or not states else "held"
+    return Verdict(state, tuple(findings))
+
+
+def _lab_is_well(evidence: Evidence) -> Iterator[Finding]:
+    for program, code in evidence.recorded.ended.items():
+        node, _, name = program.rpartition(" ")
+        how = f"exit status {code}" if code >= 0 else f"signal {-code}"
+        yield Finding("lab", "broken", node, f"{name} runs", f"it ended with {how}")
+
+
+def _evidence_is_whole(outcome: Outcome, evidence: Evidence) -> Iterator[Finding]:
+    """Yield what was lost at any hop that the scenario speaks of."""
+    hops = {*getattr(outcome, "path", ()), *getattr(outcome, "unseen_by", ()), getattr(outcome, "at", "")}
+    hops = {evidence.attempt.pod if hop == SIDECAR else hop for hop in hops}
+    for source, reason in evidence.recorded.lost.items():
+        node = source.rpartition(" ")[0] if " " in source else source
+        if node in hops or node == "source":
+            yield Finding("evidence", "unknown", node, "whole evidence", reason)
+    for tap in evidence.recorded.blind:
+        node = tap.rpartition(".")[0]
+        if node in hops:
+            yield Finding("evidence", "unknown", node, "a tap that sees", f"the tap {tap} is blind")
