@@ -1,0 +1,292 @@
+"""What this machine can and cannot do for a lab, and the one command that mends each.
+
+Nothing is assumed from names or versions where it can be tried: harness/kernel.py performs the whole recipe
+of the sandbox and uses each feature of the kernel once, in namespaces that are thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness import kernel, tools
+from harness.errors import MissingCapability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+DRIVERS = ("netns", "k3d")
+OLDEST_ENVOY = (1, 39)
+"""The first Envoy that passes a server's reset on to the client (release notes of 1.39)."""
+
+_WHOLE = Path("/")
+_CAP_SYS_RESOURCE = 24
+_DESCRIPTORS = 4096  # a lab of 100 pods holds about ten a pod
+_INSTANCES = 128  # the kernel's default a user; one sidecar with rotating certificates takes one
+_MEMORY_MB = 1024  # ten Envoys (178 MB together), the rest of a lab, and the tests
+_LINKS: Mapping[str, tuple[str, ...]] = {
+    "veth": ("netns",),
+    "bridge": ("netns",),
+    "vxlan": ("overlay: vxlan",),
+    "macvlan": ("a second interface by macvlan",),
+    "ipip": ("overlay: ipip",),
+    "geneve": ("overlay: geneve",),
+    "dummy": ("routes on a dummy link",),
+    "vlan": ("tagged networks",),
+}
+_USES: Mapping[str, tuple[str, ...]] = {
+    "nftables": ("netns",),
+    "conntrack events": ("netns",),
+    "NFLOG": ("netns",),
+    "TPACKET_V3": ("netns", "captures"),
+}
+_PROGRAMS: Mapping[str, tuple[str, ...]] = {
+    "envoy": ("netns", "sidecars"),
+    "bird": ("netns", "BGP"),
+    "nft": ("netns",),
+    "tinyproxy": ("netns", "forward proxies"),
+    "dnsmasq": ("netns", "DNS"),
+    "curl": ("netns", "scenarios with run: curl"),
+    "ip": ("egresslab routes",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a lab may need, and how this machine stands to it.
+
+    `state`: ok; limited (works with the reservation that `detail` tells); missing. `mend` is one command or
+    one sentence, None where nothing can be done here. `needed_by` names drivers and features.
+    """
+
+    name: str
+    state: Literal["ok", "limited", "missing"]
+    detail: str
+    mend: str | None = None
+    needed_by: tuple[str, ...] = ()
+
+
+def examine(
+    root: Path = _WHOLE,
+    try_sandbox: Callable[[], str | None] = kernel.try_sandbox,
+    features: Callable[[], Mapping[str, str | None]] = kernel.features,
+) -> tuple[Finding, ...]:
+    """Examine this machine; takes about 0.2 s, changes nothing.
+
+    `root` is where /proc, /sys and /var are read.
+    """
+    return (
+        _python(),
+        *_programs(),
+        *_sandbox(root, try_sandbox()),
+        *_features(root, features()),
+        *_limits(root),
+        *_clusters(root),
+    )
+
+
+def verdict(findings: Sequence[Finding]) -> dict[str, bool]:
+    """Say of each driver whether everything that it cannot do without is there."""
+    lost = {user for finding in findings if finding.state == "missing" for user in finding.needed_by}
+    return {driver: driver not in lost for driver in DRIVERS}
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """Return 0 when the namespace driver works, else 4, as `egresslab doctor` exits."""
+    return 0 if verdict(findings)["netns"] else 4
+
+
+def lines(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Render findings as a plain table, the remedy below what is wrong, a last line for each driver."""
+    width = max((len(finding.name) for finding in findings), default=0)
+    table = []
+    for finding in findings:
+        table.append(f"{finding.state:8}{finding.name:{width}}  {finding.detail}")
+        if finding.state != "ok":
+            indent = " " * (width + 10)
+            if finding.needed_by:
+                table.append(f"{indent}needed by: {', '.join(finding.needed_by)}")
+            table.append(f"{indent}mend: {finding.mend or 'not possible on this machine'}")
+    works = verdict(findings).items()
+    return (
+        *table,
+        "",
+        *(f"driver {name}: {'works' if fine else 'does not work here'}" for name, fine in works),
+    )
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", platform.python_version(), needed_by=DRIVERS)
+
+
+def _programs() -> Iterator[Finding]:
+    versions = tools.versions()
+    for name, users in _PROGRAMS.items():
+        try:
+            path = tools.find(name)
+        except MissingCapability:
+            yield Finding(name, "missing", "not found", tools.mend(name), users)
+            continue
+        version = versions.get(name, "")
+        if name == "envoy" and tuple(int(part) for part in version.split(".")[:2] if part) < OLDEST_ENVOY:
+            detail = f"{version or 'no version'} at {path}: a client would not see the egress proxy's reset"
+            yield Finding(name, "missing", detail, tools.mend(name), users)
+        else:
+            yield Finding(name, "ok", f"{version} {path}".strip(), needed_by=users)
+
+
+def _sandbox(root: Path, failed: str | None) -> Iterator[Finding]:
+    """Say whether the sandbox's recipe works, and if not, which of the known obstacles is in its way."""
+    apparmor = _read(root, "proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
+    allowed = _read(root, "proc/sys/user/max_user_namespaces")
+    disabled = _read(root, "proc/sys/kernel/unprivileged_userns_clone") == "0"
+    masked = _masked(root)
+    mend = "run as root (sudo), outside a container or with the options in docs/ci.md"
+    if apparmor:
+        mend = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    elif allowed == "0":
+        mend = "sudo sysctl -w user.max_user_namespaces=10000"
+    elif disabled:
+        mend = "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    elif masked:
+        mend = (
+            "start the container with --security-opt systempaths=unconfined --security-opt seccomp=unconfined"
+        )
+    elif _status(root, "Seccomp") == "2":
+        mend = "start the container with --security-opt seccomp=unconfined"
+    if failed:
+        yield Finding("sandbox", "missing", failed, mend, ("netns",))
+    else:
+        yield Finding("sandbox", "ok", "every step of the recipe works", needed_by=("netns",))
+    if apparmor:
+        text = "AppArmor forbids user namespaces to programs without a profile" + (
+            "" if failed else "; not to this one"
+        )
+        yield Finding("AppArmor", "limited", text, mend, ("netns as a user",))
+    if allowed:
+        state: Literal["ok", "limited"] = "limited" if allowed == "0" else "ok"
+        yield Finding(
+            "user namespaces", state, f"at most {allowed}", mend if allowed == "0" else None, ("netns",)
+        )
+    if masked:
+        text = f"hidden: {', '.join(masked[:3])}{' ...' if len(masked) > 3 else ''}; a container"
+        yield Finding("/proc", "limited" if failed else "ok", text, mend, ("netns",))
+
+
+def _masked(root: Path) -> tuple[str, ...]:
+    """Return what is mounted over parts of /proc; the kernel then refuses a new /proc in a user namespace."""
+    mounted = [
+        row.split()[4] for row in _read(root, "proc/self/mountinfo").splitlines() if len(row.split()) > 4
+    ]
+    return tuple(place for place in mounted if place.startswith("/proc/") and "binfmt_misc" not in place)
+
+
+def _features(root: Path, tried: Mapping[str, str | None]) -> Iterator[Finding]:
+    if reason := tried.get("namespaces"):
+        yield Finding("network namespaces", "missing", reason, "see sandbox", ("netns",))
+        return
+    modules = (root / "lib/modules" / platform.release()).is_dir()
+    for name, failed in tried.items():
+        kind = name.removeprefix("link ")
+        users = _LINKS.get(kind) or _USES.get(name, ())
+        if failed is None:
+            yield Finding(name, "ok", "tried", needed_by=users)
+        else:
+            module = {"vlan": "8021q", "nftables": "nf_tables", "NFLOG": "nfnetlink_log"}.get(kind, kind)
+            mend = f"sudo modprobe {module}" if modules and " " not in module else None
+            yield Finding(name, "missing", failed, mend, users)
+
+
+def _limits(root: Path) -> Iterator[Finding]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    enough = hard in (resource.RLIM_INFINITY, -1) or hard >= _DESCRIPTORS
+    yield Finding(
+        "open files",
+        "ok" if enough else "limited",
+        f"hard limit {'none' if hard == resource.RLIM_INFINITY else hard}",
+        None if enough else f"ulimit -Hn {_DESCRIPTORS} (as root, or in /etc/security/limits.conf)",
+        ("labs of more than 100 pods",),
+    )
+    instances = int(_read(root, "proc/sys/fs/inotify/max_user_instances") or 0)
+    yield Finding(
+        "inotify",
+        "ok" if instances >= _INSTANCES else "limited",
+        f"{instances} instances a user",
+        None if instances >= _INSTANCES else f"sudo sysctl -w fs.inotify.max_user_instances={_INSTANCES * 8}",
+        ("sidecars whose certificates rotate",),
+    )
+    free = next(
+        (
+            int(row.split()[1]) // 1024
+            for row in _read(root, "proc/meminfo").splitlines()
+            if "MemAvailable" in row
+        ),
+        0,
+    )
+    text = f"{free} MB available" + ("" if free >= _MEMORY_MB else f", {_MEMORY_MB} MB are wanted")
+    mend = None if free >= _MEMORY_MB else "end other programs, or take a machine with more memory"
+    yield Finding("memory", "ok" if free >= _MEMORY_MB else "limited", text, mend, ("netns", "k3d"))
+
+
+def _clusters(root: Path) -> Iterator[Finding]:
+    """Examine what only the k3d driver needs."""
+    refused = _docker(root)
+    start = "sudo systemctl start docker, and be a member of the group docker"
+    mend = start if shutil.which("docker") or shutil.which("dockerd") else "apt-get install docker.io"
+    if refused:
+        yield Finding("Docker", "missing", refused, mend, ("k3d",))
+    else:
+        yield Finding("Docker", "ok", "answers", needed_by=("k3d",))
+    k3d = shutil.which("k3d")
+    download = "download k3d 5.9 from https://github.com/k3d-io/k3d/releases and put it on PATH"
+    yield Finding(
+        "k3d", "ok" if k3d else "missing", k3d or "not on PATH", None if k3d else download, ("k3d",)
+    )
+    second = (root / "sys/fs/cgroup/cgroup.controllers").exists()
+    text = "version 2" if second else "version 1: kubelet 1.35 and later start with fail-cgroupv1=false only"
+    boot = None if second else "boot with systemd.unified_cgroup_hierarchy=1"
+    yield Finding("cgroups", "ok" if second else "limited", text, boot, ("k3d",))
+    able = int(_status(root, "CapBnd") or "0", 16) >> _CAP_SYS_RESOURCE & 1
+    text = (
+        "may be given"
+        if able
+        else "not given to this machine's processes: privileged containers do not start"
+    )
+    outside = None if able else "run outside this container, or give it CAP_SYS_RESOURCE"
+    yield Finding("CAP_SYS_RESOURCE", "ok" if able else "missing", text, outside, ("k3d",))
+
+
+def _docker(root: Path) -> str | None:
+    """Return why Docker cannot be reached, or None when its socket accepts."""
+    host = os.environ.get("DOCKER_HOST") or f"unix://{root / 'var/run/docker.sock'}"
+    scheme, _, place = host.partition("://")
+    if scheme not in ("unix", "tcp"):
+        return f"{host}: doctor tries unix:// and tcp:// only"
+    family = socket.AF_UNIX if scheme == "unix" else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as link:
+            link.settimeout(2.0)
+            link.connect(
+                place if scheme == "unix" else (place.partition(":")[0], int(place.partition(":")[2] or 2375))
+            )
+    except (OSError, ValueError) as error:
+        return f"{host}: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
+def _status(root: Path, field: str) -> str:
+    rows = _read(root, "proc/self/status").splitlines()
+    return next((row.partition(":")[2].strip() for row in rows if row.startswith(f"{field}:")), "")
+
+
+def _read(root: Path, path: str) -> str:
+    try:
+        return (root / path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
