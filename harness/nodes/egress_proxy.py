@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
+from harness.evidence import Sighting
+from harness.identity import Certificates, Request
 from harness.lookup import nearest
+from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime
+from harness.plan import File as NodeFile
+from harness.programs.fivetuple import FiveTuple
+from harness.sightings import json_lines, tcp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FORWARDS = True
 """The proxy's node also routes between its networks, as a BIG-IP with a forwarding virtual server does."""
+
+CLIENT_CERTIFICATE = "client-certificate"
+"""Who decided when the TLS handshake itself refused the client."""
 
 _Place = tuple[str | int, ...]
 
@@ -105,7 +115,7 @@ class Spec(Outside):
 
 def deciders(spec: Spec) -> tuple[str, ...]:
     """Return the names that a scenario may give as `by` for this node."""
-    return tuple(spec.policies)
+    return (*spec.policies, CLIENT_CERTIFICATE)
 
 
 def claims(spec: Spec) -> Iterator[tuple[_Place, IPv4Address]]:
@@ -176,3 +186,113 @@ def _next(here: tuple[str, str], lab: Lab) -> tuple[str, str] | None:
         if server.listen.rpartition(":")[2] == port:
             return target, name
     return None
+
+
+def requests(node: Node, plan: Plan) -> tuple[Request, ...]:  # noqa: ARG001 - every kind's form
+    """Ask for a certificate for each virtual server, from the mesh's intermediate but not managed by the mesh."""
+    spec = _spec(node)
+    found = []
+    for name, server in spec.virtual_servers.items():
+        identity = server.identity or spec.identity
+        names = {"uris": (identity,)} if server.identity_as == "uri" else {"dns": (identity,)}
+        found.append(Request(f"{node.name}/{name}", **names))
+    return tuple(found)
+
+
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
+    """Return the proxy program, its certificates, and the rules that give each tenant its address outside."""
+    spec = _spec(node)
+    folder = bindings.folder(node.name)
+    files = [NodeFile("trust.pem", certificates.roots["mesh"])]
+    servers = []
+    for name, server in spec.virtual_servers.items():
+        leaf = certificates.leaves[f"{node.name}/{name}"]
+        files += [NodeFile(f"{name}.pem", leaf.chain), NodeFile(f"{name}.key", leaf.key, 0o600)]
+        target, _, port = server.forward_to.rpartition(":")
+        servers.append(
+            {
+                "name": name,
+                "listen": server.listen,
+                "certificate": f"{folder}/{name}.pem",
+                "key": f"{folder}/{name}.key",
+                "trust": f"{folder}/trust.pem",
+                "client_certificate": server.client_certificate,
+                "policy": server.policy,
+                "forward_to": f"{bindings.address(plan.node(target))}:{port}",
+                "bind": str(bindings.inside[node.name, server.snat.pool]) if server.snat else None,
+            }
+        )
+    config = {
+        "name": node.name,
+        "fault": spec.fault,
+        "policies": {name: [_rule(rule) for rule in rules] for name, rules in spec.policies.items()},
+        "virtual_servers": servers,
+    }
+    files.append(NodeFile("egress_proxy.json", json.dumps(config)))
+    argv = (*bindings.python, f"{bindings.directory}/programs/egress_proxy.py", f"{folder}/egress_proxy.json")
+    inside = [bindings.inside[node.name, pool] for pool in spec.snat_pools]
+    return Runtime(
+        programs=(Program("egress-proxy", argv, Ready("log", '"ready"')),),
+        files=tuple(files),
+        rules=_snat_rules(node.name, spec, bindings),
+        addresses=(*(address for _, address in claims(spec)), *inside),
+    )
+
+
+def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:  # noqa: ARG001
+    """Yield what the proxy says about each connection, with the 5-tuples of both its sides."""
+    accepted: dict[int, FiveTuple | None] = {}
+    for event in json_lines(lines):
+        kind, number = event.get("event", ""), event.get("conn")
+        if number is None:
+            continue
+        if "peer" in event:
+            accepted[number] = tcp(event["peer"], event.get("local"))
+        kept = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
+        facts = {key: str(event[key]) for key in kept if event.get(key) is not None}
+        onward = None
+        match kind:
+            case "decision":
+                facts["by"] = str(event.get("policy"))
+            case "tls-failed":
+                facts["by"] = CLIENT_CERTIFICATE
+            case "upstream" | "upstream-failed":
+                onward = tcp(event.get("local"), event.get("remote"))
+            case "close":
+                onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
+        yield Sighting(node.name, "log", kind, event["time"], accepted.get(number), onward, facts)
+
+
+def _spec(node: Node) -> Spec:
+    if not isinstance(node.spec, Spec):
+        raise TypeError(f"{node.name} is no egress proxy")
+    return node.spec
+
+
+def _rule(rule: Rule) -> dict[str, str]:
+    match = rule.permit or rule.reject or Match()
+    action = "permit" if rule.permit else "reject"
+    return {"action": action} | match.model_dump(exclude_none=True)
+
+
+def _snat_rules(name: str, spec: Spec, bindings: Bindings) -> str:
+    """Translate what the proxy sends from a tenant's inside address to the tenant's pool, and count it."""
+    counters, rules = [], []
+    for pool, members in spec.snat_pools.items():
+        inside = bindings.inside[name, pool]
+        counters.append(f"  counter snat_{pool} {{ }}")
+        if len(members) == 1:
+            target = f"snat to {members[0]}"
+        else:
+            chosen = ", ".join(f"{index} : {member}" for index, member in enumerate(members))
+            target = f"snat to numgen inc mod {len(members)} map {{ {chosen} }}"
+        rules.append(f"    ip saddr {inside} counter name snat_{pool} {target}")
+    newline = "\n"
+    return f"""\
+table ip snat {{
+{newline.join(counters)}
+  chain postrouting {{ type nat hook postrouting priority srcnat;
+{newline.join(rules)}
+  }}
+}}
+"""

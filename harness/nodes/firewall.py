@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from harness.identity import Certificates
 from harness.lab import Entry, Flag, Lab, Line, Name, Outside, Port
 from harness.lookup import nearest
+from harness.plan import Bindings, Node, Plan, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORWARDS = True
+NFLOG_GROUP = 5
+"""The netlink log group that drivers listen to."""
 
 
 class Rule(Entry):
@@ -59,3 +63,58 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ..
                     ("rules", index, key),
                     f"unknown node, network or SNAT pool {word!r}; {nearest(word, known)}",
                 )
+
+
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+    """Return the rule set: each new flow is counted and logged with the name of the rule that decided it."""
+    if not isinstance(node.spec, Spec):
+        raise TypeError(f"{node.name} is no firewall")
+    counters = ["  counter default { }"]
+    rules = []
+    for rule in node.spec.rules:
+        counters.append(f"  counter {_counter(rule.name)} {{ }}")
+        words = [
+            *_match("saddr", rule.from_, plan, bindings),
+            *_match("daddr", rule.to, plan, bindings),
+            *((f"tcp dport {rule.port}",) if rule.port else ()),
+            "ct state new",
+            f"counter name {_counter(rule.name)}",
+            f'log prefix "{"allow" if rule.allow else "drop"} {rule.name}" group {NFLOG_GROUP}',
+            "accept" if rule.allow else "drop",
+        ]
+        rules.append("    " + " ".join(words))
+    text = "\n".join(counters), "\n".join(rules)
+    return Runtime(
+        rules=f"""\
+table ip firewall {{
+{text[0]}
+  chain forward {{ type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+{text[1]}
+    counter name default log prefix "drop default" group {NFLOG_GROUP} drop
+  }}
+}}
+"""
+    )
+
+
+def _counter(rule: str) -> str:
+    return "rule_" + rule.replace("-", "_").replace(".", "_")
+
+
+def _match(side: str, name: str | None, plan: Plan, bindings: Bindings) -> tuple[str, ...]:
+    """Return the addresses that a name in a rule stands for, as a match."""
+    if name is None:
+        return ()
+    pool = name.removeprefix("snat/")
+    if pool != name:
+        found = [
+            str(address)
+            for other in plan.of_kind("egress-proxy")
+            for address in getattr(other.spec, "snat_pools", {}).get(pool, ())
+        ]
+    elif name in plan.lab.networks:
+        found = [str(plan.lab.networks[name].cidr)]
+    else:
+        found = [str(address) for address in bindings.all_addresses(plan.node(name))]
+    return (f"ip {side} {{ {', '.join(found)} }}",)

@@ -8,17 +8,24 @@ original_dst listener would connect to itself without end.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
+from harness.evidence import SIDECAR, Sighting
 from harness.identity import Certificates
 from harness.lab import Service
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints, spiffe_id
 from harness.plan import File as NodeFile
+from harness.sightings import json_lines, tcp
 
 FORWARDS = False
 MARK = 1337
 """SO_MARK of Envoy's own connections, and of probes that leave a pod without interception."""
 
+SERVER_IDENTITY = "server-identity"
+"""Who decided when the server's certificate did not name the identity that the service must have."""
+
+_KEPT = ("flags", "failure", "server_identity", "client_identity", "tls", "upstream_cluster", "bytes_in", "bytes_out")
 _TYPE = "type.googleapis.com/envoy.extensions."
 _LOG = {
     "time": "%START_TIME(%s%9f)%",
@@ -84,6 +91,21 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     program = Program("sidecar", argv, Ready("admin", f"{folder}/admin.sock"), capable=True)
     files = (NodeFile("envoy.json", json.dumps(config)),)
     return Runtime(programs=(program,), files=files, rules=_RULES.format(mark=MARK))
+
+
+def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
+    """Yield each connection Envoy proxied, with the 5-tuples of both its sides and why it failed, if it did."""
+    if program != "sidecar":
+        return
+    for event in json_lines(lines):
+        if event.get("event") != "connection":
+            continue
+        facts = {key: str(value) for key, value in event.items() if key in _KEPT and value not in (None, "-", "")}
+        if "SAN" in facts.get("failure", ""):
+            facts |= {"refused": "true", "by": SERVER_IDENTITY, "reason": facts["failure"]}
+        onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
+        flow = tcp(event.get("peer"), event.get("local"))
+        yield Sighting(f"{node.name} {SIDECAR}", "log", "connection", int(event["time"]), flow, onward, facts)
 
 
 def mode(node: Node, plan: Plan) -> str:
