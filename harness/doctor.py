@@ -40,6 +40,17 @@ _LINKS: Mapping[str, tuple[str, ...]] = {
     "dummy": ("routes on a dummy link",),
     "vlan": ("tagged networks",),
 }
+_SETTINGS: Mapping[str, tuple[str, str, str]] = {
+    "kernel.apparmor_restrict_unprivileged_userns": (
+        "1",
+        "0",
+        "AppArmor: no user namespace without a profile",
+    ),
+    "user.max_user_namespaces": ("0", "10000", "no user namespace may be made"),
+    "kernel.unprivileged_userns_clone": ("0", "1", "only root may make user namespaces"),
+}
+"""Settings that forbid user namespaces: the value that does, one that does not, and what it means."""
+
 _USES: Mapping[str, tuple[str, ...]] = {
     "nftables": ("netns",),
     "conntrack events": ("netns",),
@@ -142,49 +153,38 @@ def _programs() -> Iterator[Finding]:
 
 
 def _sandbox(root: Path, failed: str | None) -> Iterator[Finding]:
-    """Say whether the sandbox's recipe works, and if not, which of the known obstacles is in its way."""
-    apparmor = _read(root, "proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
-    allowed = _read(root, "proc/sys/user/max_user_namespaces")
-    disabled = _read(root, "proc/sys/kernel/unprivileged_userns_clone") == "0"
-    masked = _masked(root)
-    mend = "run as root (sudo), outside a container or with the options in docs/ci.md"
-    if apparmor:
-        mend = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    elif allowed == "0":
-        mend = "sudo sysctl -w user.max_user_namespaces=10000"
-    elif disabled:
-        mend = "sudo sysctl -w kernel.unprivileged_userns_clone=1"
-    elif masked:
-        mend = (
-            "start the container with --security-opt systempaths=unconfined --security-opt seccomp=unconfined"
-        )
-    elif _status(root, "Seccomp") == "2":
-        mend = "start the container with --security-opt seccomp=unconfined"
+    """Say whether the sandbox's recipe works, and which of the known obstacles this machine has."""
+    obstacles = tuple(_obstacles(root))
     if failed:
+        mend = obstacles[0].mend if obstacles else "run as root (sudo), or outside of the container"
         yield Finding("sandbox", "missing", failed, mend, ("netns",))
     else:
         yield Finding("sandbox", "ok", "every step of the recipe works", needed_by=("netns",))
-    if apparmor:
-        text = "AppArmor forbids user namespaces to programs without a profile" + (
-            "" if failed else "; not to this one"
-        )
-        yield Finding("AppArmor", "limited", text, mend, ("netns as a user",))
-    if allowed:
-        state: Literal["ok", "limited"] = "limited" if allowed == "0" else "ok"
-        yield Finding(
-            "user namespaces", state, f"at most {allowed}", mend if allowed == "0" else None, ("netns",)
-        )
+    yield from obstacles
+
+
+def _obstacles(root: Path) -> Iterator[Finding]:
+    """Find what is known to forbid a sandbox, the likeliest first; root or a profile may be spared."""
+
+    def limited(name: str, detail: str, mend: str) -> Finding:
+        return Finding(name, "limited", detail, mend, ("netns as a user",))
+
+    for setting, (bad, good, detail) in _SETTINGS.items():
+        if _read(root, f"proc/sys/{setting.replace('.', '/')}") == bad:
+            yield limited(setting, detail, f"sudo sysctl -w {setting}={good}")
+    rows = [row.split() for row in _read(root, "proc/self/mountinfo").splitlines()]
+    mounted = [row[4] for row in rows if len(row) > 4]
+    if mounted and "/" not in mounted:  # as chroot leaves it: EPERM in user_namespaces(7)
+        text = "the kernel gives a process in a chroot no user namespace"
+        yield limited("chroot", text, "enter this system with systemd-nspawn")
+    masked = [place for place in mounted if place.startswith("/proc/") and "binfmt_misc" not in place]
     if masked:
-        text = f"hidden: {', '.join(masked[:3])}{' ...' if len(masked) > 3 else ''}; a container"
-        yield Finding("/proc", "limited" if failed else "ok", text, mend, ("netns",))
-
-
-def _masked(root: Path) -> tuple[str, ...]:
-    """Return what is mounted over parts of /proc; the kernel then refuses a new /proc in a user namespace."""
-    mounted = [
-        row.split()[4] for row in _read(root, "proc/self/mountinfo").splitlines() if len(row.split()) > 4
-    ]
-    return tuple(place for place in mounted if place.startswith("/proc/") and "binfmt_misc" not in place)
+        text = f"a container hides {', '.join(masked[:3])}{' ...' if len(masked) > 3 else ''}"
+        options = "--security-opt systempaths=unconfined --security-opt seccomp=unconfined"
+        yield limited("masked /proc", text, f"start the container with {options}")
+    elif _status(root, "Seccomp") == "2":
+        text = "a filter of system calls is on this process"
+        yield limited("seccomp", text, "start the container with --security-opt seccomp=unconfined")
 
 
 def _features(root: Path, tried: Mapping[str, str | None]) -> Iterator[Finding]:

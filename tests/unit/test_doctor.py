@@ -57,7 +57,11 @@ def test_machine_that_can_do_everything(tmp_path: Path) -> None:
         ),
         ({"proc__sys__user__max_user_namespaces": "0"}, "user.max_user_namespaces="),
         ({"proc__sys__kernel__unprivileged_userns_clone": "0"}, "unprivileged_userns_clone=1"),
-        ({"proc__self__mountinfo": "1 2 0:5 / /proc/kcore rw - tmpfs tmpfs rw"}, "systempaths=unconfined"),
+        ({"proc__self__mountinfo": "1 2 0:5 / /proc rw - proc proc rw"}, "systemd-nspawn"),
+        (
+            {"proc__self__mountinfo": "1 2 0:5 / / rw\n3 1 0:6 / /proc/kcore rw - tmpfs tmpfs rw"},
+            "systempaths=unconfined",
+        ),
         ({"proc__self__status": "Seccomp:\t2"}, "seccomp=unconfined"),
         ({}, "sudo"),
     ],
@@ -75,7 +79,7 @@ def test_apparmor_that_spares_us_is_a_reservation(tmp_path: Path) -> None:
     """AppArmor's restriction where the sandbox works (root, or a profile) is told, and breaks nothing."""
     restricted = machine(tmp_path, proc__sys__kernel__apparmor_restrict_unprivileged_userns="1")
     found = examined(restricted)
-    assert found["AppArmor"].state == "limited"
+    assert found["kernel.apparmor_restrict_unprivileged_userns"].state == "limited"
     assert doctor.verdict(tuple(found.values()))["netns"]
 
 

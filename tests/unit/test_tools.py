@@ -11,6 +11,15 @@ import pytest
 from harness import tools
 from harness.errors import MissingCapability
 
+PLACES = tools._SYSTEM
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test a cache folder of its own; programs are this machine's, wherever set-up put them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
 
 @pytest.fixture
 def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -44,11 +53,14 @@ def test_link_that_leads_nowhere_is_passed_over(private: Path) -> None:
 
 
 def test_administrators_folders_are_searched(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's PATH lacks /usr/sbin, where nft lies; it is found all the same, as an absolute path."""
-    assert private.is_dir()
+    """A user's PATH lacks the folders where nft and bird lie; those are searched all the same."""
+    folder = private.parent / "sbin"
+    folder.mkdir()
+    mine = program(folder / "egresslab-test", "true")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    assert os.access(tools.find("nft"), os.X_OK)
-    assert Path(tools.find("nft")).is_absolute()
+    monkeypatch.setattr(tools, "_SYSTEM", (str(folder),))
+    assert tools.find("egresslab-test") == str(mine)
+    assert "/usr/sbin" in PLACES
 
 
 def test_envoy_is_the_binary_of_its_distribution(private: Path) -> None:
@@ -91,10 +103,10 @@ def test_library_is_loaded_by_its_soname(private: Path) -> None:
         tools.load_library("libnowhere.so.7")
 
 
-def test_versions_of_all_components(private: Path) -> None:
+def test_versions_of_all_components(cache: Path) -> None:
     """Every component of a lab says its version; the second time the answer comes from the cache."""
-    assert private.is_dir()
     first = tools.versions()
+    assert (cache / "egresslab" / "versions.json").is_file()
     assert {"kernel", "python", "bird", "nft", "tinyproxy", "dnsmasq", "envoy", "curl"} == set(first)
     assert all(version[0].isdigit() for version in first.values())
     asked = time.process_time()
@@ -110,11 +122,10 @@ def test_version_is_asked_again_when_the_file_changed(private: Path) -> None:
     assert tools.versions()["bird"] == "3.1"
 
 
-def test_unreadable_cache_is_no_error(private: Path, tmp_path: Path) -> None:
+def test_unreadable_cache_is_no_error(cache: Path) -> None:
     """A damaged cache is as good as none."""
-    assert private.is_dir()
-    (tmp_path / "cache" / "egresslab").mkdir(parents=True)
-    (tmp_path / "cache" / "egresslab" / "versions.json").write_text("[not json", encoding="utf-8")
+    (cache / "egresslab").mkdir(parents=True)
+    (cache / "egresslab" / "versions.json").write_text("[not json", encoding="utf-8")
     assert "curl" in tools.versions()
 
 
