@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from harness import lab_checks, source
+from harness.errors import InputError
 from harness.lab_model import (
     Address,
     Addresses,
@@ -36,6 +39,10 @@ from harness.lab_model import (
     Workload,
     outside_kinds,
 )
+from harness.validation import examine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "Address",
@@ -68,7 +75,9 @@ __all__ = [
     "Service",
     "SpiffeId",
     "Workload",
+    "load_lab",
     "outside_kinds",
+    "parse_lab",
     "pods",
     "services",
 ]
@@ -108,3 +117,28 @@ def services(lab: Lab) -> dict[str, Service]:
                 automatic = Service(namespace=namespace, port=spec.port, selector=workload)
                 found.setdefault(f"{namespace}/{workload}", automatic)
     return found
+
+
+def load_lab(path: Path) -> Lab:
+    """Read a lab file.
+
+    Raises InputError with every problem of the file.
+    """
+    return parse_lab(source.read(path))
+
+
+def parse_lab(document: source.Document) -> Lab:
+    """Return the lab that a document describes, checked key by key and as a whole.
+
+    Raises InputError with every problem of the file.
+    """
+    found = examine(document, Lab)
+    problems = set(found.problems)
+    if found.instance is not None:
+        for place, message in lab_checks.check(found.instance):
+            loc = found.original(place)
+            if not found.touched(loc, message):
+                problems.add(document.problem(loc, message))
+    if problems or found.instance is None:
+        raise InputError(*sorted(problems))
+    return found.instance

@@ -76,9 +76,18 @@ class Document:
             node = node.children[step]
         return place if key else (node.line, node.column)
 
-    def problem(self, loc: tuple[str | int, ...], message: str, *, key: bool = False) -> Problem:
-        """Return a problem at the place of `loc`."""
-        return Problem(self.path, *self.position(loc, key=key), message)
+    def problem(self, loc: tuple[str | int, ...], message: str, *, key: bool | None = None) -> Problem:
+        """Return a problem at the place of `loc`: of a scalar, or of the key of a mapping or list."""
+        line, column = self.position(loc, key=self._holds_more(loc) if key is None else key)
+        return Problem(self.path, line, column, message)
+
+    def _holds_more(self, loc: tuple[str | int, ...]) -> bool:
+        node = self.root
+        for part in loc:
+            if part not in node.children:
+                return False
+            node = node.children[part]
+        return isinstance(node.data, dict | list)
 
 
 def read(path: Path) -> Document:

@@ -51,6 +51,7 @@ class Examined(Generic[_Model]):
     instance: _Model | None
     problems: tuple[Problem, ...]
     dropped: frozenset[_Loc]
+    names: frozenset[str]
 
     def original(self, loc: _Loc) -> _Loc:
         """Return the location in the file of a location in the instance: dropped list entries count again."""
@@ -58,10 +59,8 @@ class Examined(Generic[_Model]):
 
     def touched(self, loc: _Loc, message: str) -> bool:
         """Say whether a complaint may be due to what was dropped: it is around it, in it, or names it."""
-        return any(
-            gone[: len(loc)] == loc[: len(gone)] or (isinstance(gone[-1], str) and repr(gone[-1]) in message)
-            for gone in self.dropped
-        )
+        near = any(gone[: len(loc)] == loc[: len(gone)] for gone in self.dropped)
+        return near or any(repr(name) in message for name in self.names)
 
 
 def validate(document: Document, model: type[_Model]) -> _Model:
@@ -86,7 +85,7 @@ def examine(document: Document, model: type[_Model]) -> Examined[_Model]:
         message = f"a file holds a mapping ('key: value' lines); found {_found(document.data)}"
         raise InputError(document.problem((), message))
     problems: set[Problem] = set()
-    found: Examined[_Model] = Examined(None, (), frozenset())
+    found: Examined[_Model] = Examined(None, (), frozenset(), frozenset())
     for _ in range(_ROUNDS):
         try:
             data = _without(document.data, found.dropped)
@@ -99,12 +98,12 @@ def examine(document: Document, model: type[_Model]) -> Examined[_Model]:
                 if not found.touched(loc, problem.message):
                     problems.add(problem)
                 dropped.add(_existing(document.data, loc[:-1] if detail["type"] == "missing" else loc))
-            found = Examined(None, (), frozenset(dropped))
+            found = Examined(None, (), frozenset(dropped), _names(document.data, dropped))
             if () in dropped:
                 break
         else:
-            return Examined(instance, tuple(sorted(problems)), found.dropped)
-    return Examined(None, tuple(sorted(problems)), frozenset())
+            return Examined(instance, tuple(sorted(problems)), found.dropped, found.names)
+    return Examined(None, tuple(sorted(problems)), found.dropped, found.names)
 
 
 def _without(value: Any, dropped: frozenset[_Loc], here: _Loc = ()) -> Any:
@@ -116,6 +115,19 @@ def _without(value: Any, dropped: frozenset[_Loc], here: _Loc = ()) -> Any:
         pairs = zip(value, places, strict=True)
         return [_without(part, dropped, place) for part, place in pairs if place not in dropped]
     return value
+
+
+def _names(data: Any, dropped: set[_Loc]) -> frozenset[str]:
+    """Return the names of the things among what was dropped: mappings, and entries of lists of names."""
+    found: set[str] = set()
+    for loc in dropped:
+        value = data
+        for part in loc:
+            value = value[part]
+        last = value if isinstance(value, str) and isinstance(loc[-1], int) else loc[-1] if loc else None
+        if isinstance(last, str) and (last is value or not isinstance(value, str | int | float)):
+            found.add(last)
+    return frozenset(found)
 
 
 def _original(loc: _Loc, dropped: frozenset[_Loc]) -> _Loc:

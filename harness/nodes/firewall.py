@@ -48,7 +48,7 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ..
     """Yield what is wrong with this node in its lab, each with its place below `outside.<name>`."""
     nodes = list(lab.cluster.nodes) if lab.cluster else []
     pools = [f"snat/{pool}" for node in lab.outside.values() for pool in getattr(node, "snat_pools", {})]
-    known = [*lab.networks, *nodes, *lab.outside, *pools]
+    known = sorted({*lab.networks, *nodes, *lab.outside, *pools})
     for index, rule in enumerate(spec.rules):
         if rule.name == "default":
             yield (
