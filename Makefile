@@ -31,7 +31,7 @@ setup:
 	@.ci/setup
 
 lab: setup
-	@.venv/bin/egresslab test --lab "$$LAB" $${DRIVER:+--driver "$$DRIVER"} $${ENGINE:+--engine "$$ENGINE"} \
+	@.venv/bin/egresslab test -v --lab "$$LAB" $${DRIVER:+--driver "$$DRIVER"} $${ENGINE:+--engine "$$ENGINE"} \
 	    $${SCENARIO:+-k "$$SCENARIO"}
 
 test: setup
