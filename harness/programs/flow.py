@@ -1,0 +1,252 @@
+"""One probe: its stages in order, as a generator of waits."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .events import written
+from .resolver import Resolver, resolve
+from .wire import EndedError, Status, Steps, Wire
+
+if TYPE_CHECKING:
+    import ssl
+
+Stage = Literal["resolve", "connect", "proxy", "tls", "request"]
+OpenSocket = Callable[[str, int, int], socket.socket]
+
+BODY_KEPT = 4096
+HEAD_LIMIT = 65536
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One flow to try from a node; `timeout` in seconds for all of it, `mark` is SO_MARK.
+
+    `through` is an HTTP proxy (host, port) that is asked to CONNECT; `source` an address to leave from;
+    `send` what tcp and udp send (tcp with nothing to send only connects); `token` goes into
+    X-Egresslab-Token; `certificate` names the files of a chain and its key for https.
+    """
+
+    id: int
+    node: str
+    scheme: Literal["tcp", "udp", "http", "https"]
+    host: str
+    port: int
+    path: str = "/"
+    through: tuple[str, int] | None = None
+    mark: int = 0
+    timeout: float = 5.0
+    source: str | None = None
+    send: bytes = b""
+    token: str | None = None
+    certificate: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a probe came to, and at what stage; `started` and `ended` in ns since the epoch.
+
+    `detail` says more in words: for `unreachable` ICMP's type and code and who sent it. `local` and `remote`
+    are `ip:port`. `lines` are the status and header lines seen, the proxy's first; `body` is at most 4 KiB.
+    """
+
+    id: int
+    status: Status
+    stage: Stage
+    detail: str
+    local: str | None
+    remote: str | None
+    connect_status: int | None
+    http_status: int | None
+    lines: tuple[str, ...]
+    body: bytes
+    started: int
+    ended: int
+
+
+class Flow:
+    """The state of one probe; `run` is its generator."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        open_socket: OpenSocket,
+        resolver: Callable[[str], Resolver],
+        context: Callable[[tuple[str, str] | None], ssl.SSLContext],
+    ) -> None:
+        self._probe = probe
+        self._open_socket = open_socket
+        self._resolver = resolver
+        self._context = context
+        self._deadline = time.monotonic() + probe.timeout
+        self._stage: Stage = "resolve"
+        self._local: str | None = None
+        self._remote: str | None = None
+        self._connect_status: int | None = None
+        self._http_status: int | None = None
+        self._lines: list[str] = []
+        self._body = b""
+
+    def run(self, started: Callable[[Probe, str], None] | None = None) -> Steps[Outcome]:
+        """Go through the stages; `started` is called with the bound address before the first packet."""
+        began = time.time_ns()
+        detail = ""
+        try:
+            status = yield from self._stages(started)
+        except EndedError as ended:
+            status, detail = ended.status, str(ended)
+        except OSError as error:
+            # The node's own kernel would not give a socket, a mark or an address.
+            status, detail = (
+                "error",
+                f"{errno.errorcode.get(error.errno or 0, 'OSError')}: {error.strerror or error}",
+            )
+        except ValueError as error:
+            status, detail = "error", str(error)
+        return Outcome(
+            self._probe.id,
+            status,
+            self._stage,
+            detail,
+            self._local,
+            self._remote,
+            self._connect_status,
+            self._http_status,
+            tuple(self._lines),
+            self._body,
+            began,
+            time.time_ns(),
+        )
+
+    def _stages(self, started: Callable[[Probe, str], None] | None) -> Steps[Status]:
+        probe = self._probe
+        host, port = probe.through or (probe.host, probe.port)
+        address = (yield from self._resolve(host)), port
+        self._stage = "connect"
+        kind = socket.SOCK_DGRAM if probe.scheme == "udp" else socket.SOCK_STREAM
+        sock = self._open_socket(probe.node, socket.AF_INET, kind)
+        try:
+            wire = Wire(sock, self._deadline, mark=probe.mark, source=probe.source)
+            self._local = wire.local
+            if started:
+                started(probe, wire.local)
+            self._remote = written(address)
+            return (yield from self._over(wire, address))
+        finally:
+            sock.close()
+
+    def _over(self, wire: Wire, address: tuple[str, int]) -> Steps[Status]:
+        probe = self._probe
+        try:
+            yield from wire.connect(address)
+        finally:
+            self._local = wire.local
+        if probe.through:
+            self._stage = "proxy"
+            yield from self._tunnel(wire)
+        if probe.scheme == "https":
+            self._stage = "tls"
+            yield from wire.start_tls(self._context(probe.certificate), probe.host)
+        try:
+            if probe.scheme in ("http", "https"):
+                self._stage = "request"
+                yield from self._request(wire)
+                return "answered"
+            if probe.scheme == "tcp" and not probe.send:
+                return "connected"
+            self._stage = "request"
+            yield from wire.send(probe.send)
+            self._body = (wire.buffer or (yield from wire.receive()))[:BODY_KEPT]
+        finally:
+            wire.close()
+        if not self._body and probe.scheme == "tcp":
+            raise EndedError("closed", "ended without an answer")
+        return "answered"
+
+    def _resolve(self, host: str) -> Steps[str]:
+        resolver = self._resolver(self._probe.node)
+        known = resolver.known(host)
+        if known is not None:
+            return known
+        with self._open_socket(self._probe.node, socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            return (yield from resolve(Wire(sock, self._deadline), resolver, host))
+
+    def _tunnel(self, wire: Wire) -> Steps[None]:
+        target = f"{self._probe.host}:{self._probe.port}"
+        yield from wire.send(self._head(f"CONNECT {target} HTTP/1.1", target))
+        self._connect_status, _ = yield from self._reply(wire)
+        if not 200 <= self._connect_status <= 299:
+            raise EndedError("proxy-refused", f"the proxy answered {self._connect_status}")
+
+    def _request(self, wire: Wire) -> Steps[None]:
+        probe = self._probe
+        usual = 443 if probe.scheme == "https" else 80
+        host = probe.host if probe.port == usual else f"{probe.host}:{probe.port}"
+        yield from wire.send(self._head(f"GET {probe.path} HTTP/1.1", host, "Connection: close"))
+        self._http_status, fields = yield from self._reply(wire)
+        if self._http_status in (204, 304):
+            return
+        if "chunked" in fields.get("transfer-encoding", "").lower():
+            yield from self._chunks(wire)
+        elif fields.get("content-length", "").isdecimal():
+            yield from self._exactly(wire, int(fields["content-length"]))
+        else:
+            # Without a length the body ends with the connection (RFC 9112 section 6.3).
+            self._keep(wire.buffer)
+            while data := (yield from wire.receive()):
+                self._keep(data)
+
+    def _head(self, first: str, host: str, *more: str) -> bytes:
+        lines = [first, f"Host: {host}", "User-Agent: egresslab", *more]
+        if self._probe.token:
+            lines.append(f"X-Egresslab-Token: {self._probe.token}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def _reply(self, wire: Wire) -> Steps[tuple[int, dict[str, str]]]:
+        while True:
+            head = yield from wire.until(b"\r\n\r\n", HEAD_LIMIT)
+            if head is None:
+                raise EndedError(
+                    "closed", f"after {wire.buffer[:80]!r}" if wire.buffer else "ended without an answer"
+                )
+            lines = head.decode("latin-1").split("\r\n")
+            self._lines += lines
+            version, _, rest = lines[0].partition(" ")
+            if not version.startswith("HTTP/") or not rest[:3].isdecimal():
+                raise EndedError("error", f"not HTTP: {lines[0][:80]!r}")
+            status = int(rest[:3])
+            # 1xx is followed by the answer proper (RFC 9110 section 15.2).
+            if status >= 200:
+                pairs = (line.partition(":") for line in lines[1:])
+                return status, {name.lower(): value.strip() for name, _, value in pairs}
+
+    def _chunks(self, wire: Wire) -> Steps[None]:
+        while True:
+            line = yield from wire.until(b"\r\n", HEAD_LIMIT)
+            if line is None:
+                raise EndedError("closed", "ended within a chunked body")
+            size = int(line.partition(b";")[0], 16)
+            if not size:
+                return
+            yield from self._exactly(wire, size)
+            yield from wire.until(b"\r\n", HEAD_LIMIT)
+
+    def _exactly(self, wire: Wire, length: int) -> Steps[None]:
+        left = length
+        while True:
+            part, wire.buffer = wire.buffer[:left], wire.buffer[left:]
+            left -= len(part)
+            self._keep(part)
+            if not left:
+                return
+            wire.buffer = yield from wire.receive()
+            if not wire.buffer:
+                raise EndedError("closed", f"after {length - left} of {length} bytes")
+
+    def _keep(self, data: bytes) -> None:
+        self._body += data[: BODY_KEPT - len(self._body)]
