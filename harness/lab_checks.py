@@ -1,4 +1,4 @@
-"""What must hold between the keys of a lab file: each check yields the place and a sentence of what is wrong."""
+"""What must hold between the keys of a lab file: each check yields a place and what is wrong there."""
 
 from __future__ import annotations
 

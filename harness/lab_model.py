@@ -48,7 +48,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """Return one scalar as a list of one; for keys that take either."""
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
@@ -157,13 +158,13 @@ Attachments = Annotated[
     Field(min_length=1),
     BeforeValidator(_attachments, json_schema_input_type=dict[Name, Attachment] | list[Name]),
 ]
-Labels = Annotated[tuple[Label, ...], BeforeValidator(_listed, json_schema_input_type=Label | list[Label])]
-Lines = Annotated[tuple[Line, ...], BeforeValidator(_listed, json_schema_input_type=Line | list[Line])]
-Ports = Annotated[tuple[Port, ...], BeforeValidator(_listed, json_schema_input_type=Port | list[Port])]
+Labels = Annotated[tuple[Label, ...], BeforeValidator(listed, json_schema_input_type=Label | list[Label])]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(listed, json_schema_input_type=Line | list[Line])]
+Ports = Annotated[tuple[Port, ...], BeforeValidator(listed, json_schema_input_type=Port | list[Port])]
 Addresses = Annotated[
     tuple[Address, ...],
     Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    BeforeValidator(listed, json_schema_input_type=str | list[str]),
 ]
 
 

@@ -2,117 +2,204 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from itertools import product
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from harness import scenario_checks, shipped, source
+from harness.errors import InputError, Problem
+from harness.lab import load_lab
+from harness.scenario_checks import Words, matches, words_of
+from harness.scenario_model import (
+    Allowed,
+    Client,
+    Defaults,
+    Denied,
+    Expect,
+    Identity,
+    Item,
+    Matrix,
+    Outcome,
+    Packets,
+    Scenario,
+    ScenarioFile,
+    Source,
+)
+from harness.validation import Examined, examine
 
-from harness.lab import Entry
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-Duration = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(ms|s|m)$")]
+    from harness.lab import Lab
 
-
-class Client(Entry):
-    """What the client saw: its exit status, and words in what it printed (either stream)."""
-
-    exit: int | None = None
-    shows: tuple[str, ...] = ()
-
-
-class Identity(Entry):
-    """The peer identity (a SPIFFE ID) that a hop verified."""
-
-    at: str
-    is_: str = Field(alias="is")
-
-
-class Source(Entry):
-    """The client address that a hop saw: `snat/<pool>`, `node`, `pod`, or the name of a node."""
-
-    at: str | None = None
-    is_: str = Field(alias="is")
-
-
-class Packets(Entry):
-    """Packets of this flow at a tap."""
-
-    at: str
-    where: str | None = None
-    count: int | str | None = None
-    layers: tuple[str, ...] = ()
-    fields: dict[str, Any] = {}
-    are: Literal["encrypted", "plain"] | None = None
-
-
-class Outcome(Entry):
-    """What may stand under each of the three outcomes."""
-
-    client: Client | None = None
-    identity: Identity | None = None
-    source: Source | None = None
-    packets: tuple[Packets, ...] = ()
+__all__ = [
+    "Allowed",
+    "Client",
+    "Defaults",
+    "Denied",
+    "Expect",
+    "Identity",
+    "Item",
+    "Matrix",
+    "Outcome",
+    "Packets",
+    "Scenario",
+    "ScenarioFile",
+    "Source",
+    "load_scenarios",
+]
 
 
-class Allowed(Outcome):
-    """The flow reached its destination, through these hops in this order."""
+def load_scenarios(
+    path: Path, lab: Lab | None = None, known_field: Callable[[str], bool] | None = None
+) -> tuple[Item, ...]:
+    """Return the cases of a scenario file; none when it is YAML that has no `scenarios` at its top.
 
-    path: tuple[str, ...] = ()
+    Without `lab`, the one that the file names is read. `known_field` says whether scapy knows a packet field such
+    as IP.ttl. Names are unique among the files of a folder that are for the same lab, and a control may be in
+    another of them.
 
-
-class Denied(Outcome):
-    """A hop said no: which one, by what rule, and who behind it must have seen nothing."""
-
-    at: str
-    by: str | None = None
-    unseen_by: tuple[str, ...] = ()
-
-
-class Expect(Entry):
-    """Exactly one outcome: `allowed`; `rejected` (the hop answered); `dropped` (the hop kept silent)."""
-
-    allowed: Allowed | None = None
-    rejected: Denied | None = None
-    dropped: Denied | None = None
-
-
-class Scenario(Entry):
-    """One claim about one kind of flow, for one or more sources."""
-
-    name: str
-    labels: tuple[str, ...] = ()
-    from_: tuple[str, ...] = Field(alias="from", default=())
-    matrix: dict[Literal["from", "to", "through"], tuple[str, ...]] = {}
-    run: str | None = None
-    to: str | None = None
-    through: str | None = None
-    bypass: Literal["sidecar"] | None = None
-    control: str | None = None
-    within: Duration | None = None
-    stable: int | None = None
-    expect: Expect
+    Raises InputError with every problem of the file, and those of its lab.
+    """
+    document = _scenario_document(path)
+    if document is None:
+        return ()
+    found = examine(document, ScenarioFile)
+    problems: set[Problem | str] = set(found.problems)
+    if lab is None and found.instance is not None:
+        try:
+            lab = load_lab(shipped.lab_of_document(document))
+        except InputError as error:
+            raise InputError(*sorted(problems | set(error.problems), key=_order)) from None
+    if found.instance is None or lab is None:
+        raise InputError(*sorted(problems, key=_order))
+    words = words_of(lab)
+    neighbours = list(_neighbours(path, document))
+    problems |= set(_problems(document, found, words, neighbours, known_field))
+    if problems:
+        raise InputError(*sorted(problems, key=_order))
+    cases = _Cases(words, [(document, found.instance), *neighbours])
+    return tuple(item for scenario in found.instance.scenarios for item in cases.of(scenario.name))
 
 
-class Defaults(Entry):
-    """What holds for every scenario of a file that does not say otherwise."""
-
-    within: Duration | None = None
-    stable: int | None = None
-
-
-class ScenarioFile(Entry):
-    """A scenario file."""
-
-    lab: str
-    defaults: Defaults = Defaults()
-    scenarios: tuple[Scenario, ...]
+def _order(problem: Problem | str) -> tuple[str, int, int, str]:
+    if isinstance(problem, str):
+        return ("", 0, 0, problem)
+    return (problem.path, problem.line, problem.column, problem.message)
 
 
-class Item(Entry):
-    """One runnable case: a scenario with its matrix expanded. `id` is unique in its lab."""
+def _scenario_document(path: Path) -> source.Document | None:
+    """Return the parsed file, or None when it is another kind of YAML, be that valid in our dialect or not."""
+    content = source.read_bytes(path)
+    if b"scenarios" not in content.replace(b"\0", b""):
+        return None
+    document = source.parse(content, str(path))
+    return document if isinstance(document.data, dict) and "scenarios" in document.data else None
 
-    id: str
-    scenario: Scenario
-    source: str
-    to: str | None = None
-    through: str | None = None
-    path: str
-    line: int
+
+def _neighbours(path: Path, document: source.Document) -> Iterator[tuple[source.Document, ScenarioFile]]:
+    """Yield what can be used of the folder's other scenario files that are for the same lab."""
+    for other in sorted(path.parent.glob("*.yaml")):
+        if other.name == path.name:
+            continue
+        try:
+            parsed = _scenario_document(other)
+            found = examine(parsed, ScenarioFile) if parsed is not None else None
+        except InputError:
+            continue  # it is reported when it is loaded itself
+        instance = found.instance if found is not None else None
+        if parsed is not None and instance is not None and _lab_word(parsed) == _lab_word(document):
+            yield parsed, instance
+
+
+def _lab_word(document: source.Document) -> str:
+    try:
+        return str(shipped.lab_of_document(document))
+    except InputError:
+        return str(document.data.get("lab"))
+
+
+def _problems(
+    document: source.Document,
+    found: Examined[ScenarioFile],
+    words: Words,
+    neighbours: list[tuple[source.Document, ScenarioFile]],
+    known_field: Callable[[str], bool] | None,
+) -> Iterator[Problem]:
+    own = found.instance.scenarios if found.instance is not None else ()
+    elsewhere = {scenario.name: other.path for other, file in neighbours for scenario in file.scenarios}
+    others = {scenario.name: scenario for _, file in neighbours for scenario in file.scenarios}
+    others |= {scenario.name: scenario for scenario in own}
+    broken = {
+        entry["name"]
+        for entry in document.data.get("scenarios") or ()
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and entry["name"] not in others
+    }
+    seen: set[str] = set()
+    for index, scenario in enumerate(own):
+        loc = found.original(("scenarios", index))
+        if scenario.name in seen or scenario.name in elsewhere:
+            where = "in this file" if scenario.name in seen else f"in {elsewhere[scenario.name]}"
+            yield document.problem((*loc, "name"), f"scenario {scenario.name!r} is there already, {where}")
+        seen.add(scenario.name)
+        for place, message in scenario_checks.check(scenario, words, others, known_field):
+            full = found.original(("scenarios", index, *place))
+            if not found.touched(full, message) and not (
+                place == ("control",) and scenario.control in broken
+            ):
+                yield document.problem(full, message)
+
+
+class _Cases:
+    """Expands scenarios to items, controls first."""
+
+    def __init__(self, words: Words, files: list[tuple[source.Document, ScenarioFile]]) -> None:
+        self._words = words
+        self._written = {
+            scenario.name: (scenario, document, index, file.defaults)
+            for document, file in reversed(files)
+            for index, scenario in enumerate(file.scenarios)
+        }
+        self._done: dict[str, tuple[Item, ...]] = {}
+
+    def of(self, name: str) -> tuple[Item, ...]:
+        if name not in self._done:
+            self._done[name] = ()  # what a circle of controls finds; the file where it stands reports it
+            self._done[name] = tuple(self._expand(name)) if name in self._written else ()
+        return self._done[name]
+
+    def _expand(self, name: str) -> Iterator[Item]:
+        scenario, document, index, defaults = self._written[name]
+        line, _ = document.position(("scenarios", index))
+        controls = self.of(scenario.control) if scenario.control is not None else ()
+        patterns = scenario.from_ or scenario.matrix.from_
+        sources = dict.fromkeys(pod for pattern in patterns for pod in matches(pattern, self._words.pods))
+        targets = dict.fromkeys(scenario.matrix.to or (scenario.to,))
+        proxies = dict.fromkeys(scenario.matrix.through or (scenario.through,))
+        many = len(patterns) > 1 or "*" in patterns[0] or bool(scenario.matrix.from_)
+        for pod, target, proxy in product(sources, targets, proxies):
+            varying = [
+                value
+                for value, varies in (
+                    (pod, many),
+                    (target, scenario.matrix.to),
+                    (proxy, scenario.matrix.through),
+                )
+                if varies
+            ]
+            yield Item(
+                id=f"{name} [{', '.join(map(str, varying))}]" if varying else name,
+                scenario=_with_defaults(scenario, defaults),
+                source=pod,
+                to=target,
+                through=proxy,
+                path=document.path,
+                line=line,
+                controls=controls,
+            )
+
+
+def _with_defaults(scenario: Scenario, defaults: Defaults) -> Scenario:
+    """Return the scenario with what its file says for all; `within` never holds for a denial."""
+    within = scenario.within or (defaults.within if scenario.expect.allowed is not None else None)
+    return scenario.model_copy(update={"within": within, "stable": scenario.stable or defaults.stable})

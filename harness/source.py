@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
@@ -113,6 +114,7 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(Problem(str(path), 0, 0, f"cannot be read: {reason}")) from None
 
 
+@lru_cache(maxsize=64)  # files of a folder are read again for each other's controls
 def parse(content: bytes, path: str) -> Document:
     """Parse the content of a file; `path` is only for messages. Empty content gives None for its data.
 

@@ -1,0 +1,261 @@
+"""What must hold between a scenario, its lab and other scenarios: each check yields a place and what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from harness import lookup
+from harness.lab import pods, services
+from harness.lab_checks import snat_pools
+from harness.lookup import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from harness.lab import Lab
+    from harness.lab_checks import Found
+    from harness.scenario_model import Allowed, Denied, Outcome, Packets, Scenario
+
+ANY = "any"
+SIDECAR = "sidecar"
+CLUSTER_DOMAIN = "cluster.local"
+_SIDECAR_RULES = ("server-identity",)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The names of a lab that a scenario may use."""
+
+    lab: Lab
+    pods: tuple[str, ...]
+    hops: tuple[str, ...]
+    taps: tuple[str, ...]
+    origins: tuple[str, ...]
+    services: tuple[str, ...]
+
+    def rules(self, hop: str) -> tuple[str, ...]:
+        """Return what may stand under `by` for a hop."""
+        if hop == SIDECAR:
+            return _SIDECAR_RULES
+        spec = self.lab.outside.get(hop)
+        deciders = getattr(lookup.find("nodes", spec.kind), "deciders", None) if spec else None
+        return tuple(deciders(spec)) if deciders else ()
+
+    def reaches(self, host: str, namespace: str) -> bool:
+        """Say whether a pod of a namespace finds a host: an outside node, or a service by a DNS name."""
+        service, _, rest = host.removesuffix(f".svc.{CLUSTER_DOMAIN}").removesuffix(".svc").partition(".")
+        return host in self.lab.outside or f"{rest or namespace}/{service}" in self.services
+
+
+def words_of(lab: Lab) -> Words:
+    """Return the names that scenarios may use."""
+    outside = tuple(lab.outside)
+    every = tuple(pod.name for pod in pods(lab))
+    taps = [f"{name}.{network}" for name, spec in lab.outside.items() for network in spec.on]
+    if lab.cluster is not None:
+        taps += [f"{name}.{lab.cluster.network}" for name in lab.cluster.nodes]
+    taps += [f"{pod}.eth0" for pod in every]
+    origins = ("node", "pod", *(f"snat/{pool}" for pool in snat_pools(lab)), *outside)
+    return Words(lab, every, (SIDECAR, "node", *outside, *every), tuple(taps), origins, tuple(services(lab)))
+
+
+def matches(pattern: str, every: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the pods that a name with `*` for any text stands for, in the lab's order."""
+    literal = pattern.replace("[", "[[]").replace("?", "[?]")  # of fnmatch's signs, only `*` is one here
+    return tuple(pod for pod in every if fnmatchcase(pod, literal))
+
+
+def check(
+    scenario: Scenario,
+    words: Words,
+    others: Mapping[str, Scenario],
+    known_field: Callable[[str], bool] | None = None,
+) -> Found:
+    """Yield everything that is wrong with a scenario, each with its place in it.
+
+    `others` are the scenarios of the same lab by name; `known_field` says whether a packet field exists.
+    """
+    yield from _sources(scenario, words)
+    yield from _flow(scenario)
+    yield from _targets(scenario, words)
+    expect = scenario.expect
+    for word, outcome in (("rejected", expect.rejected), ("dropped", expect.dropped)):
+        if outcome is not None:
+            for place, message in _denied(outcome, scenario, words):
+                yield ("expect", word, *place), message
+            yield from _outcome(word, outcome, words, known_field)
+            yield from _control_of_denial(scenario, word, outcome, words, others)
+    if expect.allowed is not None:
+        for place, message in _allowed(expect.allowed, words):
+            yield ("expect", "allowed", *place), message
+        yield from _outcome("allowed", expect.allowed, words, known_field)
+    yield from _control(scenario, others)
+
+
+def _sources(scenario: Scenario, words: Words) -> Found:
+    if bool(scenario.from_) == bool(scenario.matrix.from_):
+        wrong = "'from' is in the matrix already" if scenario.from_ else "say where the flow is from ('from')"
+        yield ("from",) if scenario.from_ else (), wrong
+    for place, patterns in ((("from",), scenario.from_), (("matrix", "from"), scenario.matrix.from_)):
+        for index, pattern in enumerate(patterns):
+            if matches(pattern, words.pods):
+                continue
+            message = f"no pod is called {pattern!r}" if "*" in pattern else f"unknown pod {pattern!r}"
+            yield (*place, index), f"{message}; {nearest(pattern, list(words.pods))}"
+
+
+def _flow(scenario: Scenario) -> Found:
+    to, through = scenario.to or scenario.matrix.to, scenario.through or scenario.matrix.through
+    if bool(scenario.run) == bool(to):
+        yield (), f"say exactly one of 'run' and 'to'; found {'both' if to else 'none'}"
+    for key, own, listed in (
+        ("to", scenario.to, scenario.matrix.to),
+        ("through", scenario.through, scenario.matrix.through),
+    ):
+        if own is not None and listed:
+            yield (key,), f"{key!r} is in the matrix already"
+    if scenario.run and through:
+        yield ("through",), "'through' is for probes ('to'); a command names its proxy itself"
+    targets = scenario.matrix.to if scenario.to is None else (scenario.to,)
+    if through and any(urlsplit(target).scheme == "udp" for target in targets):
+        yield ("through",), "a proxy does not carry udp"
+    if scenario.within is not None and scenario.expect.allowed is None:
+        yield ("within",), "'within' is for allowed flows; a denial is never tried again"
+
+
+def _targets(scenario: Scenario, words: Words) -> Found:
+    patterns = scenario.from_ or scenario.matrix.from_
+    sources = [pod for pattern in patterns for pod in matches(pattern, words.pods)]
+    namespaces = list(dict.fromkeys(pod.partition("/")[0] for pod in sources)) or [""]
+    known = [*words.lab.outside, *(".".join(reversed(name.split("/"))) for name in words.services)]
+    for place, written in _written(scenario):
+        host = (
+            urlsplit(written).hostname or ""
+            if place[-1] == "to" or "to" in place
+            else written.rpartition(":")[0]
+        )
+        lost = [namespace for namespace in namespaces if not words.reaches(host, namespace)]
+        if len(lost) == len(namespaces):
+            yield place, f"unknown outside node or service {host!r}; {nearest(host, known)}"
+        elif lost:
+            yield place, f"{host!r} has no meaning in namespace {lost[0]!r}; write {host}.<namespace>"
+
+
+def _written(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield each `to` and `through` with its place."""
+    for key, own, listed in (
+        ("to", scenario.to, scenario.matrix.to),
+        ("through", scenario.through, scenario.matrix.through),
+    ):
+        if own is not None:
+            yield (key,), own
+        for index, value in enumerate(listed):
+            yield ("matrix", key, index), value
+
+
+def _hop(hop: str, words: Words, what: str = "hop") -> str | None:
+    return None if hop in words.hops else f"unknown {what} {hop!r}; {nearest(hop, list(words.hops))}"
+
+
+def _allowed(outcome: Allowed, words: Words) -> Found:
+    for index, hop in enumerate(outcome.path):
+        if message := _hop(hop, words):
+            yield ("path", index), message
+    if outcome.source is not None and outcome.source.at is None:
+        yield ("source",), "say which hop saw the source ('at')"
+
+
+def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
+    if outcome.at != ANY and (message := _hop(outcome.at, words)):
+        yield ("at",), f"{message}; 'any' if it does not matter which"
+    elif outcome.by is not None and outcome.by not in words.rules(outcome.at):
+        rules = list(words.rules(outcome.at))
+        if rules:
+            yield ("by",), f"unknown rule {outcome.by!r} of {outcome.at!r}; {nearest(outcome.by, rules)}"
+        else:
+            yield ("by",), f"{outcome.at!r} has no rules with names, so 'by' cannot be said"
+    if outcome.source is not None and outcome.source.at is None and outcome.at == ANY:
+        yield ("source",), "say which hop saw the source ('at')"
+    for index, hop in enumerate(outcome.unseen_by):
+        if message := _hop(hop, words):
+            yield ("unseen_by", index), message
+        elif hop == outcome.at:
+            yield ("unseen_by", index), f"{hop!r} denies the flow, so it sees it"
+    if outcome.unseen_by and scenario.control is None:
+        message = "a denial with 'unseen_by' needs a 'control': an allowed scenario that these hops do see"
+        yield (), message
+
+
+def _outcome(word: str, outcome: Outcome, words: Words, known_field: Callable[[str], bool] | None) -> Found:
+    place = ("expect", word)
+    if outcome.identity is not None and (message := _hop(outcome.identity.at, words)):
+        yield (*place, "identity", "at"), message
+    source = outcome.source
+    if source is not None:
+        if source.at is not None and (message := _hop(source.at, words)):
+            yield (*place, "source", "at"), message
+        if source.is_ not in words.origins:
+            known = nearest(source.is_, list(words.origins))
+            yield (*place, "source", "is"), f"unknown source {source.is_!r}; {known}"
+    for index, packets in enumerate(outcome.packets):
+        for below, message in _packets(packets, words, known_field):
+            yield (*place, "packets", index, *below), message
+
+
+def _packets(packets: Packets, words: Words, known_field: Callable[[str], bool] | None) -> Found:
+    if packets.at not in words.taps:
+        yield ("at",), f"unknown tap {packets.at!r}; {nearest(packets.at, list(words.taps))}"
+    if packets.count is None and packets.are is None and not packets.layers and not packets.fields:
+        yield (), "say what the packets are like: 'count', 'layers', 'fields' or 'are'"
+    for name in packets.fields:
+        if known_field is not None and not known_field(name):
+            yield ("fields", name), f"scapy knows no field {name!r}"
+
+
+def _control_of_denial(
+    scenario: Scenario, word: str, outcome: Denied, words: Words, others: Mapping[str, Scenario]
+) -> Found:
+    control = others.get(scenario.control or "")
+    if control is None or control.expect.allowed is None:
+        return
+    needed = [*outcome.unseen_by]
+    if outcome.at != ANY and outcome.at not in words.pods:
+        needed.insert(0, outcome.at)
+    path = control.expect.allowed.path
+    missing = [hop for hop in dict.fromkeys(needed) if hop not in path]
+    if missing:
+        hops = " and ".join(map(repr, missing))
+        seen = f"its path is {', '.join(path)}" if path else "it names no 'path'"
+        yield (
+            ("control",),
+            f"the control {control.name!r} never reaches {hops} ({seen}), so {word} proves nothing",
+        )
+
+
+def _control(scenario: Scenario, others: Mapping[str, Scenario]) -> Found:
+    if scenario.control is None:
+        return
+    control = others.get(scenario.control)
+    if control is None:
+        names = [name for name, other in others.items() if other.expect.allowed is not None]
+        yield ("control",), f"unknown scenario {scenario.control!r}; {nearest(scenario.control, names)}"
+        return
+    if control.expect.allowed is None:
+        yield ("control",), f"the control {control.name!r} is no allowed flow"
+    if control.name != scenario.name and _what_is_sent(control) == _what_is_sent(scenario):
+        yield ("control",), f"the control {control.name!r} is the same flow (from, to, through and run)"
+    way = [scenario.name]
+    following: Scenario | None = control
+    while following is not None and following.name not in way:
+        way.append(following.name)
+        following = others.get(following.control or "")
+    if following is not None and following.name == scenario.name == min(way):
+        circle = " -> ".join([*way, scenario.name])
+        yield ("control",), f"controls go in a circle: {circle}"
+
+
+def _what_is_sent(scenario: Scenario) -> tuple[object, ...]:
+    return (scenario.from_, scenario.matrix, scenario.to, scenario.through, scenario.run)

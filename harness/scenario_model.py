@@ -1,0 +1,270 @@
+"""The models of the scenario file: what may stand in it, key by key. Frozen; the JSON schema comes from here.
+
+Checks against the lab and between scenarios are in harness/scenario_checks.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from harness.lab_model import Entry, Form, Line, Lines, SpiffeId, listed, shown
+
+SCHEMES = ("tcp", "udp", "http", "https")
+OUTCOMES = ("allowed", "rejected", "dropped")
+_NO_LABELS = (
+    "and",
+    "or",
+    "not",
+    "True",
+    "False",
+    "None",
+    "parametrize",
+    "skip",
+    "skipif",
+    "usefixtures",
+    "xfail",
+)
+
+
+def _command(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        raise ValueError(f"{shown(value)} has a quote or a backslash that nothing closes") from None
+    if not words:
+        raise ValueError("the command is empty")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not a URL with a port from 1 to 65535") from None
+    if url.scheme not in SCHEMES or not host or url.username is not None or url.query or url.fragment:
+        raise ValueError(
+            f"{shown(value)} is not a URL such as tcp://tinyproxy:8888 or https://www.example.com/path"
+        )
+    if url.scheme in {"tcp", "udp"} and (port is None or url.path):
+        raise ValueError(f"{shown(value)} must be {url.scheme}://NAME:PORT")
+    if port == 0:
+        raise ValueError(f"{shown(value)} is not a URL with a port from 1 to 65535")
+    if _is_address(host):
+        raise ValueError(f"{shown(value)} holds an address; scenarios use the lab's names")
+    return value
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _hop_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if _is_address(host):
+        raise ValueError(f"{shown(value)} holds an address; scenarios use the lab's names")
+    if not 1 <= int(port) <= 65535:
+        raise ValueError(f"port {port} is out of range; a port is 1 to 65535")
+    return value
+
+
+def _label(value: str) -> str:
+    if value in _NO_LABELS:
+        raise ValueError(f"{value!r} has a meaning of its own in pytest; choose another label")
+    return value
+
+
+def _count(value: Any) -> Any:
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if number or (isinstance(value, str) and re.fullmatch(r"(>=|<=|>|<) [0-9]{1,9}", value)):
+        return value
+    raise ValueError(f"{shown(value)} is not a count such as 3 or '>= 3'")
+
+
+Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Command = Annotated[str, AfterValidator(_command)]
+Url = Annotated[str, AfterValidator(_url)]
+Through = Annotated[
+    str,
+    Form(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?:[0-9]{1,5}$", "a service and port such as bigip-proxy-svc:3128"),
+    AfterValidator(_hop_and_port),
+]
+Marker = Annotated[
+    str,
+    Form(r"^[a-z][a-z0-9_-]*$", "a label (lower-case letters, digits, '_' and '-', a letter first)", 63),
+    AfterValidator(_label),
+]
+FieldName = Annotated[str, Form(r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+$", "a packet's field such as IP.ttl")]
+Count = Annotated[
+    int | str,
+    BeforeValidator(_count),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": "^(>=|<=|>|<) [0-9]{1,9}$"},
+            ]
+        }
+    ),
+]
+Texts = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
+Urls = Annotated[tuple[Url, ...], BeforeValidator(listed, json_schema_input_type=Url | list[Url])]
+Throughs = Annotated[
+    tuple[Through, ...], BeforeValidator(listed, json_schema_input_type=Through | list[Through])
+]
+Markers = Annotated[tuple[Marker, ...], BeforeValidator(listed, json_schema_input_type=Marker | list[Marker])]
+
+
+class Client(Entry):
+    """What the client saw: its exit status, and words in what it printed (either stream)."""
+
+    exit: Annotated[int, Field(ge=0, le=255, strict=True)] | None = None
+    shows: Texts = ()
+
+
+class Identity(Entry):
+    """The peer identity (a SPIFFE ID) that a hop verified."""
+
+    at: Line
+    is_: SpiffeId = Field(alias="is")
+
+
+class Source(Entry):
+    """The client address that a hop saw: `snat/<pool>`, `node`, `pod`, or the name of an outside node.
+
+    Without `at`, a denial's own hop is meant.
+    """
+
+    at: Line | None = None
+    is_: Line = Field(alias="is")
+
+
+class Packets(Entry):
+    """Packets of this flow at a tap (`<node>.<network>` or `<namespace>/<pod>.eth0`).
+
+    `where` is a BPF filter; `count` a number, or a bound such as `>= 3`; `layers` and `fields` are scapy's.
+    """
+
+    at: Line
+    where: Line | None = None
+    count: Count | None = None
+    layers: Lines = ()
+    fields: dict[FieldName, Any] = Field(default_factory=dict)
+    are: Literal["encrypted", "plain"] | None = None
+
+
+class Outcome(Entry):
+    """What may stand under each of the three outcomes."""
+
+    client: Client | None = None
+    identity: Identity | None = None
+    source: Source | None = None
+    packets: tuple[Packets, ...] = ()
+
+
+class Allowed(Outcome):
+    """The flow reached its destination, through these hops in this order."""
+
+    path: Lines = ()
+
+
+class Denied(Outcome):
+    """A hop said no: which one (`any` if it does not matter), by what rule, and who behind it saw nothing."""
+
+    at: Line
+    by: Line | None = None
+    unseen_by: Lines = ()
+
+
+class Expect(Entry):
+    """Exactly one outcome: `allowed`; `rejected` (the hop answered); `dropped` (the hop kept silent)."""
+
+    allowed: Allowed | None = None
+    rejected: Denied | None = None
+    dropped: Denied | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_not_written(cls, data: Any) -> Any:
+        """Keep an outcome with nothing after it: `allowed:` says all that must be said."""
+        if not isinstance(data, dict):
+            return {} if data is None else data
+        return {key: {} if value is None and key in OUTCOMES else value for key, value in data.items()}
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        found = [word for word in OUTCOMES if getattr(self, word) is not None]
+        if len(found) != 1:
+            words = " and ".join(found) or "none"
+            raise ValueError(f"say exactly one of allowed, rejected and dropped; found {words}")
+        return self
+
+
+class Matrix(Entry):
+    """Lists of which every combination is a case of its own."""
+
+    from_: Lines = Field(alias="from", default=())
+    to: Urls = ()
+    through: Throughs = ()
+
+
+class Scenario(Entry):
+    """One claim about one kind of flow, for one or more sources.
+
+    `from` names pods, with `*` for any text; `run` is a command, split as a shell does; `to` a URL to probe.
+    """
+
+    name: Annotated[Line, Field(min_length=1)]
+    labels: Markers = ()
+    from_: Lines = Field(alias="from", default=())
+    matrix: Matrix = Matrix()
+    run: Command | None = None
+    to: Url | None = None
+    through: Through | None = None
+    bypass: Literal["sidecar"] | None = None
+    control: Line | None = None
+    within: Duration | None = None
+    stable: Positive | None = None
+    expect: Expect
+
+
+class Defaults(Entry):
+    """What holds for every scenario of a file that does not say otherwise."""
+
+    within: Duration | None = None
+    stable: Positive | None = None
+
+
+class ScenarioFile(Entry):
+    """A scenario file; `lab` is the name of a shipped lab, or a path relative to the file."""
+
+    lab: Annotated[Line, Field(min_length=1)]
+    defaults: Defaults = Defaults()
+    scenarios: tuple[Scenario, ...]
+
+
+class Item(Entry):
+    """One runnable case: a scenario with its lists, globs and matrix expanded. `id` is unique in its lab.
+
+    `controls` are all cases of the scenario's control; `path` and `line` say where the scenario is written.
+    """
+
+    id: str
+    scenario: Scenario
+    source: str
+    to: str | None = None
+    through: str | None = None
+    path: str
+    line: int
+    controls: tuple[Item, ...] = ()
