@@ -236,6 +236,11 @@ def endpoints(plan: Plan, bindings: Bindings, service: Service) -> tuple[tuple[s
     return tuple(found)
 
 
+def counter_name(prefix: str, name: str) -> str:
+    """Return the nftables counter of a rule or pool: its identifiers have neither hyphens nor dots."""
+    return f"{prefix}_{name}".replace("-", "_").replace(".", "_")
+
+
 def _plug(kind: str, function: str, node: Node, plan: Plan) -> tuple[Request, ...]:
     found = getattr(lookup.find("nodes", kind), function, None)
     return tuple(found(node, plan)) if found else ()

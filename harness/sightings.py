@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from harness import lookup
 from harness.capture import Packet, dissect
@@ -52,6 +54,18 @@ def tcp(source: str | None, destination: str | None) -> FiveTuple | None:
     if first is None or second is None:
         return None
     return FiveTuple(_TCP, first[0], first[1], second[0], second[1])
+
+
+def json_lines(lines: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a program that prints one JSON object a line; other lines are skipped."""
+    for _, line in lines:
+        if line.startswith("{"):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
 
 
 def inverse(flow: FiveTuple) -> FiveTuple:

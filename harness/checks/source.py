@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 
 from harness.evidence import Evidence, Finding
 from harness.passport import Passport
+from harness.plan import counter_name
 from harness.programs.fivetuple import FiveTuple
 from harness.scenario import Source
 
@@ -86,6 +87,7 @@ def _witnesses(
 
 def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple | None) -> set[str]:
     """Return the translated address when the rule's counter moved during the attempt."""
-    name = "masqueraded" if expected.is_ == "node" else "snat_" + expected.is_.partition("/")[2]
+    pool = expected.is_.partition("/")[2]
+    name = "masqueraded" if expected.is_ == "node" else counter_name("snat", pool)
     before, after = evidence.recorded.counters.get(node, {}).get(name, (0, 0))
     return {onward.src} if onward is not None and after > before else set()

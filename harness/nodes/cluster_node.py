@@ -12,6 +12,7 @@ _BIRD = """\
 router id {router_id};
 log stderr {{ warning, error, fatal, bug }};
 protocol device {{ scan time 10; }}
+protocol direct {{ ipv4; interface "eth*"; }}
 protocol kernel {{
   persist;
   graceful restart;

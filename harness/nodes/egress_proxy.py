@@ -12,7 +12,7 @@ from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
 from harness.evidence import Sighting
 from harness.identity import Certificates, Request
 from harness.lookup import nearest
-from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime
+from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, counter_name
 from harness.plan import File as NodeFile
 from harness.programs.fivetuple import FiveTuple
 from harness.sightings import json_lines, tcp
@@ -280,16 +280,17 @@ def _snat_rules(name: str, spec: Spec, bindings: Bindings) -> str:
     counters, rules = [], []
     for pool, members in spec.snat_pools.items():
         inside = bindings.inside[name, pool]
-        counters.append(f"  counter snat_{pool} {{ }}")
+        counter = counter_name("snat", pool)
+        counters.append(f"  counter {counter} {{ }}")
         if len(members) == 1:
             target = f"snat to {members[0]}"
         else:
             chosen = ", ".join(f"{index} : {member}" for index, member in enumerate(members))
             target = f"snat to numgen inc mod {len(members)} map {{ {chosen} }}"
-        rules.append(f"    ip saddr {inside} counter name snat_{pool} {target}")
+        rules.append(f"    ip saddr {inside} counter name {counter} {target}")
     newline = "\n"
     return f"""\
-table ip snat {{
+table ip tenants {{
 {newline.join(counters)}
   chain postrouting {{ type nat hook postrouting priority srcnat;
 {newline.join(rules)}

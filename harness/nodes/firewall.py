@@ -12,7 +12,7 @@ from pydantic import Field
 from harness.identity import Certificates
 from harness.lab import Entry, Flag, Lab, Line, Name, Outside, Port
 from harness.lookup import nearest
-from harness.plan import Bindings, Node, Plan, Runtime
+from harness.plan import Bindings, Node, Plan, Runtime, counter_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,13 +72,14 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     counters = ["  counter default { }"]
     rules = []
     for rule in node.spec.rules:
-        counters.append(f"  counter {_counter(rule.name)} {{ }}")
+        counter = counter_name("rule", rule.name)
+        counters.append(f"  counter {counter} {{ }}")
         words = [
             *_match("saddr", rule.from_, plan, bindings),
             *_match("daddr", rule.to, plan, bindings),
             *((f"tcp dport {rule.port}",) if rule.port else ()),
             "ct state new",
-            f"counter name {_counter(rule.name)}",
+            f"counter name {counter}",
             f'log prefix "{"allow" if rule.allow else "drop"} {rule.name}" group {NFLOG_GROUP}',
             "accept" if rule.allow else "drop",
         ]
@@ -96,10 +97,6 @@ table ip firewall {{
 }}
 """
     )
-
-
-def _counter(rule: str) -> str:
-    return "rule_" + rule.replace("-", "_").replace(".", "_")
 
 
 def _match(side: str, name: str | None, plan: Plan, bindings: Bindings) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from harness import netlink
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.children import Place, Worker
 from harness.drivers.netns.layout import Layout, Space
-from harness.drivers.netns.sandbox import PRIVATE
+from harness.drivers.netns.sandbox import PRIVATE, outermost
 from harness.programs.nft import Nft
 
 MTU = 1500
@@ -37,12 +37,15 @@ class Built:
         }
 
 
-def build(layout: Layout, worker: Worker) -> dict[str, Built]:
-    """Make every namespace and everything in it, and return them by node name."""
+def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Built]:
+    """Make every namespace and everything in it, and return them by node name.
+
+    `keep` are folders outside the private one that programs in pods need too.
+    """
     Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
     spaces: dict[str, Built] = {}
     for space in layout.spaces:
-        spaces[space.name] = worker.call(lambda space=space: _make_space(space, worker))  # type: ignore[misc]
+        spaces[space.name] = worker.call(lambda space=space: _make_space(space, worker, keep))  # type: ignore[misc]
     with netlink.Socket() as fabric:
         bridges = {name: _FIRST_BRIDGE + number for number, name in enumerate(layout.bridges)}
         batch: list[netlink.Message] = []
@@ -110,18 +113,17 @@ def _configuration(built: Built) -> list[netlink.Message]:
     return batch
 
 
-def _make_space(space: Space, worker: Worker) -> Built:
+def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
     """Runs in the worker's thread, which is home again when it returns."""
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         for name, value in space.sysctls:
             _write_sysctl(name, value)
-        place = Place(net)
-        if space.pod:
-            place = _make_pod(space, net, worker)
         # both sockets stay in this namespace for good
-        return Built(space, place, netlink.Socket(), Nft(), {"lo": 1})
+        route, nft = netlink.Socket(), Nft()
+        place = _make_pod(space, net, keep) if space.pod else Place(net)
+        return Built(space, place, route, nft, {"lo": 1})
     finally:
         worker.go_home()
 
@@ -131,29 +133,32 @@ def _write_sysctl(name: str, value: str) -> None:
         knob.write(value)
 
 
-def _make_pod(space: Space, net: int, worker: Worker) -> Place:
+def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
     """Give a pod its own mounts (only its own files to see, its own name service) and its own host name."""
     sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWUTS)
-    try:
-        socket.sethostname(space.hostname)
-        own = f"{PRIVATE}/nodes/{space.name}"
-        Path(own, "etc").mkdir(parents=True, exist_ok=True)
-        Path(own, "etc/hosts").write_text(_hosts(space), encoding="ascii")
-        Path(own, "etc/hostname").write_text(space.hostname + "\n", encoding="ascii")
-        for name in ("resolv.conf", "hosts", "hostname"):
-            sys_.bind(f"{own}/etc/{name}", f"/etc/{name}")
-        shown = {path: os.open(path, os.O_PATH) for path in (own, f"{PRIVATE}/programs", f"{PRIVATE}/host-etc")}
-        sys_.mount("tmpfs", PRIVATE, "tmpfs", sys_.MS_NOSUID, "mode=755")
-        for path, fd in shown.items():
-            Path(path).mkdir(parents=True)
-            sys_.bind(f"/proc/self/fd/{fd}", path, recursive=True)
-            os.close(fd)
-        sys_.mount("tmpfs", "/tmp", "tmpfs", sys_.MS_NOSUID, "mode=1777")  # noqa: S108 - the pod's own
-        mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
-        return Place(net, mount, uts)
-    finally:
-        worker.go_home()
+    socket.sethostname(space.hostname)
+    own = f"{PRIVATE}/nodes/{space.name}"
+    Path(own, "etc").mkdir(parents=True, exist_ok=True)
+    Path(own, "etc/hosts").write_text(_hosts(space), encoding="ascii")
+    Path(own, "etc/hostname").write_text(space.hostname + "\n", encoding="ascii")
+    Path(own, "etc/resolv.conf").touch()
+    for name in ("resolv.conf", "hosts", "hostname"):
+        sys_.bind(f"{own}/etc/{name}", f"/etc/{name}")
+    _cover(PRIVATE, "mode=755", (own, f"{PRIVATE}/programs", f"{PRIVATE}/host-etc"))
+    _cover("/tmp", "mode=1777", keep)  # noqa: S108 - the pod's own
+    mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    return Place(net, mount, uts)
+
+
+def _cover(place: str, mode: str, keep: tuple[str, ...]) -> None:
+    """Mount fresh memory on a folder, with only the named folders below it shown again."""
+    shown = {path: os.open(path, os.O_PATH) for path in outermost(keep) if path.startswith(place + "/")}
+    sys_.mount("tmpfs", place, "tmpfs", sys_.MS_NOSUID, mode)
+    for path, fd in shown.items():
+        Path(path).mkdir(parents=True)
+        sys_.bind(f"/proc/self/fd/{fd}", path, recursive=True)
+        os.close(fd)
 
 
 def _hosts(space: Space) -> str:

@@ -15,7 +15,8 @@ from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, binding, launch, owner_id
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
-from harness.lab import parse_text
+from harness import source as source_file
+from harness.lab import parse_lab
 from harness.plan import Bindings, Plan, make_plan
 from harness.programs.probe import Outcome, Probe
 from harness.running import Mark, Raw
@@ -42,7 +43,7 @@ def attach_to(name: str) -> NamespaceLab:
     client = Client(name, owner_id())
     told = client.call("hello")
     path, text = told["source"]
-    plan = make_plan(parse_text(path, text))
+    plan = make_plan(parse_lab(source_file.parse(text.encode(), path)))
     phases = tuple((phase, seconds) for phase, seconds in told["phases"])
     return NamespaceLab(plan, binding(plan), client, None, (path, text), phases)
 
@@ -105,7 +106,7 @@ class NamespaceLab:
         code = self._client.call("wait", child=child)["code"]
         return int(code) if code is not None else 255
 
-    def signal(self, child: int, number: int) -> None:
+    def send_signal(self, child: int, number: int) -> None:
         """Send a signal to a command's whole session."""
         self._client.call("signal", child=child, number=number)
 

@@ -72,7 +72,7 @@ class Lab:
         self._write_files()
         self.phase("files")
         try:
-            self.spaces = build(self.payload.layout, self.builder)
+            self.spaces = build(self.payload.layout, self.builder, self.payload.keep)
         except (NetlinkError, NftError, OSError) as error:
             raise Failed(f"network: {error}") from error
         self.phase("network")
@@ -158,7 +158,7 @@ class Lab:
             case "admin":
                 return _admin_ready(start.ready_value)
             case "routes":
-                known = {route.dst for route in self.spaces[start.space].route.routes()}
+                known = {route.dst for route in self.spaces[start.space].route.routes() if route.gateway}
                 return set(start.ready_value.split(",")) <= known
             case _:
                 return True

@@ -37,7 +37,7 @@ def enter(keep: tuple[str, ...]) -> None:
     try:
         step = "make mounts private"
         sys_.mount("none", "/", flags=sys_.MS_REC | sys_.MS_PRIVATE)
-        kept = {path: os.open(path, os.O_PATH) for path in _outermost(keep)}
+        kept = {path: os.open(path, os.O_PATH) for path in outermost(keep)}
         step = "mount memory"
         sys_.mount("tmpfs", "/tmp", "tmpfs", data="mode=755")  # noqa: S108 - hidden from the host by our namespace
         root = "/tmp/root"  # noqa: S108 - on the memory just mounted
@@ -76,7 +76,8 @@ def enter(keep: tuple[str, ...]) -> None:
         raise Refused(step, str(error.strerror)) from error
 
 
-def _outermost(paths: tuple[str, ...]) -> list[str]:
+def outermost(paths: tuple[str, ...]) -> list[str]:
+    """Return the real paths among these that lie in none of the others."""
     chosen: list[str] = []
     for path in sorted({os.path.realpath(path) for path in paths}):
         if not any(path == outer or path.startswith(outer + "/") for outer in chosen):

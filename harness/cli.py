@@ -1,0 +1,232 @@
+"""The command line. Heavy parts are imported by the command that needs them: `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import __version__
+from harness.errors import InputError, LabError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Commands(click.Group):
+    """The commands in the order of a day's work, and every error of ours as one sentence with its exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """List the commands as they were defined."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a LabError ends it with its sentence."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            for problem in error.problems:
+                click.echo(f"egresslab: {problem}", err=True)
+            ctx.exit(error.exit_code)
+        except LabError as error:
+            click.echo(f"egresslab: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of our output left, as `head` does
+            ctx.exit(0)
+
+
+def driver_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --driver, which hands the driver's module to the command."""
+
+    @click.option("--driver", default="netns", show_default=True, help="What stands the lab up.")
+    @wraps(function)
+    def with_driver(*args: Any, driver: str, **kwargs: Any) -> Any:
+        from harness import lookup  # noqa: PLC0415
+
+        try:
+            module = lookup.find("drivers", driver)
+        except lookup.UnknownName as error:
+            raise InputError(str(error)) from error
+        return function(*args, driver=module, **kwargs)
+
+    return with_driver
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="egresslab")
+def main() -> None:
+    """Stand up the path that traffic takes out of a Kubernetes cluster, and prove every flow.
+
+    Exit codes: 0 all held; 1 broken; 2 unusable input; 3 unknown; 4 lab or host failed; 5 nothing selected.
+    """
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--lab", "lab_name", help="A shipped lab or a path; its shipped scenarios are run.")
+@click.option("--name", help="The running lab to use, when it is not called as its file says.")
+@click.option("-k", "words", default="", help="Only scenarios whose id contains this.")
+@click.option("-m", "label", default="", help="Only scenarios with this label.")
+@click.option("--keep", type=click.Choice(["never", "on-failure", "always"]), default="never", show_default=True)
+@click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
+@click.option("-v", "--verbose", count=True, help="Time per phase and every finding; twice: passports.")
+@driver_option
+@click.pass_context
+def test(ctx: click.Context, **options: Any) -> None:
+    """Run scenarios: those of a lab, of files, or of folders. Starts each lab unless it is up."""
+    from harness.commands import run_tests  # noqa: PLC0415
+
+    ctx.exit(run_tests(**options))
+
+
+@main.command()
+@click.argument("lab")
+@click.option("--name", help="A second copy of the lab, by another name.")
+@click.option("-v", "--verbose", count=True, help="Time per phase.")
+@driver_option
+def up(lab: str, name: str | None, verbose: int, driver: Any) -> None:
+    """Stand up a lab that stays up until `down`."""
+    from harness.commands import stand_up  # noqa: PLC0415
+
+    stand_up(lab, name, verbose, driver)
+
+
+@main.command()
+@driver_option
+def ls(driver: Any) -> None:
+    """List the labs that are up."""
+    for name in driver.running():
+        click.echo(name)
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["pods", "services", "outside", "taps", "nodes", "programs"]))
+@click.option("-n", "namespace", help="Only this namespace.")
+@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@driver_option
+def get(what: str, namespace: str | None, lab_name: str | None, driver: Any) -> None:
+    """Show what a running lab has, as kubectl would."""
+    from harness.look import show  # noqa: PLC0415
+
+    show(driver, lab_name, what, namespace)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("-n", "namespace", help="The pod's namespace; none for nodes outside the cluster.")
+@click.option("-c", "container", help="Accepted as kubectl's; app and sidecar share the pod's network.")
+@click.option("-i", "--stdin", is_flag=True, help="Pass standard input on.")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
+@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@driver_option
+@click.pass_context
+def exec(ctx: click.Context, **options: Any) -> None:  # noqa: A001 - kubectl's word
+    """Run a command in a pod or on a node: exec -n bookinfo traffic-generator -- curl ..."""
+    from harness.look import execute  # noqa: PLC0415
+
+    ctx.exit(execute(**options))
+
+
+@main.command()
+@click.argument("node")
+@click.option("-n", "namespace", help="The pod's namespace.")
+@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@driver_option
+@click.pass_context
+def shell(ctx: click.Context, node: str, namespace: str | None, lab_name: str | None, driver: Any) -> None:
+    """Open a shell in a pod or on a node."""
+    from harness.look import execute  # noqa: PLC0415
+
+    ctx.exit(execute(node, ("/bin/sh", "-i"), namespace, None, stdin=True, tty=True, lab_name=lab_name, driver=driver))
+
+
+@main.command()
+@click.argument("node")
+@click.option("-n", "namespace", help="The pod's namespace.")
+@click.option("-c", "container", help="Only this program: app, sidecar, ...")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing as lines come.")
+@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@driver_option
+def logs(**options: Any) -> None:
+    """Print what a pod's or node's programs printed."""
+    from harness.look import print_logs  # noqa: PLC0415
+
+    print_logs(**options)
+
+
+@main.command()
+@click.argument("where", nargs=-1)
+@click.option("--tap", "taps", multiple=True, help="Only this tap (`get taps` lists them); may be repeated.")
+@click.option("-w", "file", type=click.Path(path_type=Path), help="Write pcapng to this file, `-` for standard output.")
+@click.option("-c", "count", type=int, help="Stop after so many packets.")
+@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@driver_option
+def capture(**options: Any) -> None:
+    """Show packets as they pass, at every tap at once; WHERE is a filter in tcpdump's language."""
+    from harness.look_packets import capture_packets  # noqa: PLC0415
+
+    capture_packets(**options)
+
+
+@main.command()
+@click.argument("labs", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All that are up.")
+@driver_option
+def down(labs: tuple[str, ...], every: bool, driver: Any) -> None:  # noqa: FBT001 - click's way
+    """Take labs down; with no name, the only one that is up."""
+    from harness.look import take_down  # noqa: PLC0415
+
+    take_down(driver, labs, every=every)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("my-lab"))
+def init(folder: Path) -> None:
+    """Write a new lab and scenario file that run."""
+    from harness.starter import write_starter  # noqa: PLC0415
+
+    write_starter(folder)
+
+
+@main.command()
+@click.argument("lab")
+@driver_option
+def plan(lab: str, driver: Any) -> None:
+    """Show what a lab file comes to: nodes, addresses, services, programs."""
+    from harness.commands import show_plan  # noqa: PLC0415
+
+    show_plan(lab, driver)
+
+
+@main.command()
+@click.argument("of", type=click.Choice(["lab", "scenario"]))
+def schema(of: str) -> None:
+    """Print the JSON schema of lab or scenario files, for editors."""
+    import json  # noqa: PLC0415
+
+    from harness import schema as schemas  # noqa: PLC0415
+
+    found = schemas.lab_schema() if of == "lab" else schemas.scenario_schema()
+    click.echo(json.dumps(found, indent=2))
+
+
+@main.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Say what this machine can and cannot do, and the command that mends it."""
+    from harness import doctor as examination  # noqa: PLC0415
+
+    findings = examination.examine()
+    for line in examination.lines(findings):
+        click.echo(line)
+    ctx.exit(0 if examination.verdict(findings).get("netns") else 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What the commands `test`, `up` and `plan` do."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import lookup, shipped, tools
+from harness.errors import InputError, LabError
+from harness.lab import Lab, load_lab
+from harness.plan import make_plan
+from harness.report import Summary, write
+from harness.run import Result, Session
+from harness.running import Driver, RunningLab
+from harness.scenario import Item, load_scenarios
+
+
+def run_tests(  # noqa: PLR0913 - the options of one command
+    paths: Sequence[Path],
+    lab_name: str | None,
+    name: str | None,
+    words: str,
+    label: str,
+    keep: str,
+    engine: str,
+    out: Path,
+    verbose: int,
+    driver: Any,
+) -> int:
+    """Run scenarios lab by lab and return the exit code of the worst."""
+    if engine and engine != "builtin":
+        raise InputError(f"unknown engine {engine!r}; known: builtin")
+    codes = [
+        _test_lab(lab_path, items, name, words, label, keep, out, verbose, driver)
+        for lab_path, items in _collect(paths, lab_name)
+    ]
+    for code in (2, 4, 1, 3):
+        if code in codes:
+            return code
+    return 0 if 0 in codes else 5
+
+
+def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path, tuple[Item, ...]]]:
+    """Yield each lab with its items; every file is read before any lab is started."""
+    files: list[Path] = []
+    only: Path | None = None
+    if lab_name:
+        only = shipped.find_lab(lab_name)
+        files += shipped.scenario_paths(load_lab(only).lab)
+        beside = only.parent / "scenarios"
+        files += sorted(beside.glob("*.yaml")) if beside.is_dir() else []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(path.rglob("*.yaml"))
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not files:
+        for shipped_lab in shipped.shipped_labs():
+            files += shipped.scenario_paths(shipped_lab)
+    by_lab: dict[Path, list[Item]] = {}
+    problems: list[Any] = []
+    for file in dict.fromkeys(files):
+        try:
+            for item in load_scenarios(file):
+                by_lab.setdefault(shipped.lab_of(file), []).append(item)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    if only is not None:
+        by_lab = {only: by_lab.get(only.resolve(), by_lab.get(only, []))}
+    for lab_path, items in by_lab.items():
+        yield lab_path, tuple(items)
+
+
+def _test_lab(  # noqa: PLR0913 - as above
+    path: Path,
+    items: tuple[Item, ...],
+    name: str | None,
+    words: str,
+    label: str,
+    keep: str,
+    out: Path,
+    verbose: int,
+    driver: Driver,
+) -> int:
+    from harness.reports.terminal import Terminal  # noqa: PLC0415 - rich is for those who run something
+
+    lab = load_lab(path)
+    selected = [item for item in items if _selected(item, words, label, lab)]
+    started = datetime.datetime.now(datetime.UTC).astimezone()
+    begun = time.monotonic()
+    results: list[Result] = []
+    with Terminal(verbose=verbose) as terminal:
+        if not selected:
+            terminal.console.print(f"{lab.lab}: nothing selected")
+            return 5
+        terminal.doing(f"standing up {lab.lab}")
+        with lab_for(driver, lab, path, name or lab.lab, keep) as (running, failed):
+            terminal.up(running.name, running.phases, time.monotonic() - begun)
+            session = Session(running, items, lambda item: terminal.doing(f"trying {item}"))
+            for item in selected:
+                results.append(session.run(item))
+                failed.append(results[-1].verdict.state != "held")
+                terminal.result(results[-1])
+            seconds = time.monotonic() - begun
+            summary = Summary(
+                lab.lab,
+                lab.title,
+                driver.__name__.rpartition(".")[2],  # type: ignore[attr-defined] - a driver is a module
+                tuple(results),
+                running.phases,
+                tools.versions(),
+                started,
+                seconds,
+            )
+            folder = write(summary, running, out)
+            terminal.summary(summary, os.path.relpath(folder))
+    return summary.exit_code
+
+
+@contextmanager
+def lab_for(
+    driver: Driver, lab: Lab, path: Path, name: str, keep: str = "never"
+) -> Iterator[tuple[RunningLab, list[bool]]]:
+    """Yield the lab that is up by that name, or one that ends with us (unless it is to be kept).
+
+    Beside it comes a list for the caller: whether each result failed. Raises InputError when the lab that is up
+    was made from another text than the file has now.
+    """
+    text = path.read_text(encoding="utf-8")
+    failed: list[bool] = []
+    if name in driver.running():
+        running = driver.attach(name)
+        if running.source[1] != text:
+            running.close()
+            raise InputError(
+                f"{path}: the lab {name!r} that is up was made from another version of this file; "
+                f"`egresslab down {name}` and `egresslab up {path}` stand up the new one"
+            )
+        try:
+            yield running, failed
+        finally:
+            running.close()
+        return
+    kept = keep != "never"
+    running = driver.up(make_plan(lab), name, (str(path.resolve()), text), owned=not kept)
+    try:
+        yield running, failed
+    finally:
+        running.close()
+        if kept and not (keep == "always" or any(failed)):
+            driver.down(name)
+
+
+def _selected(item: Item, words: str, label: str, lab: Lab) -> bool:
+    labels = {*item.scenario.labels, f"article-{lab.article}"}
+    matches = not words or words in item.id or fnmatch.fnmatch(item.id, words)
+    return matches and (not label or label in labels)
+
+
+def stand_up(lab_name: str, name: str | None, verbose: int, driver: Driver) -> None:
+    """Stand up a lab that stays."""
+    path = shipped.find_lab(lab_name)
+    lab = load_lab(path)
+    name = name or lab.lab
+    begun = time.monotonic()
+    running = driver.up(make_plan(lab), name, (str(path.resolve()), path.read_text(encoding="utf-8")), owned=False)
+    try:
+        pods = len(running.plan.pods)
+        click.echo(f"lab {name} is up after {time.monotonic() - begun:.2f} s: {pods} pods, {len(running.plan.nodes)} nodes")
+        if verbose:
+            for phase, seconds in running.phases:
+                click.echo(f"  {phase:<16} {seconds:6.3f} s")
+    finally:
+        running.close()
+
+
+def show_plan(lab_name: str, driver: Driver) -> None:
+    """Print what a lab file comes to; nothing is started."""
+    from harness.look import table  # noqa: PLC0415
+
+    made = make_plan(load_lab(shipped.find_lab(lab_name)))
+    bindings = driver.binding(made)
+    rows = [
+        (node.name, "+".join(node.kinds), node.host or "", ", ".join(map(str, bindings.all_addresses(node))))
+        for node in made.nodes
+    ]
+    table(("NODE", "KIND", "ON", "ADDRESSES"), rows)
+    click.echo()
+    services = [(name, bindings.cluster_ips[name], service.port) for name, service in made.services.items()]
+    table(("SERVICE", "CLUSTER-IP", "PORT"), [tuple(map(str, row)) for row in services])
+
+
+def only_lab(driver: Driver, name: str | None) -> str:
+    """Return the named lab, or the only one that is up; raises LabError."""
+    names = list(driver.running())
+    if name is not None:
+        if name not in names:
+            raise LabError(f"no lab named {name!r} is up; {lookup.nearest(name, names)}")
+        return name
+    if not names:
+        raise LabError("no lab is up; `egresslab up bookinfo-egress` stands one up")
+    if len(names) > 1:
+        raise LabError(f"several labs are up ({', '.join(names)}); say which with --lab")
+    return names[0]

@@ -1,0 +1,69 @@
+"""Where a run's results go: a folder per run, `latest` pointing to it, one plug per form of output."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import lookup
+from harness.run import Result
+from harness.running import RunningLab
+
+FILES = ("jsonl", "junit", "capture")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run as a whole: what ran on which lab, with what components, and for how long (seconds)."""
+
+    lab: str
+    title: str
+    driver: str
+    results: tuple[Result, ...]
+    phases: tuple[tuple[str, float], ...]
+    versions: dict[str, str]
+    started: datetime.datetime
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many results of each state, in the order held, broken, unknown."""
+        states = [result.verdict.state for result in self.results]
+        return {state: states.count(state) for state in ("held", "broken", "unknown")}
+
+    @property
+    def exit_code(self) -> int:
+        """0 all held, 1 broken, 3 unknown, 5 nothing selected."""
+        counts = self.counts
+        if not self.results:
+            return 5
+        return 1 if counts["broken"] else 3 if counts["unknown"] else 0
+
+
+def write(summary: Summary, lab: RunningLab | None, out: Path) -> Path:
+    """Write every file of a run below `out`/<lab>/ and return its folder."""
+    stamp = summary.started.strftime("%Y-%m-%dT%H-%M-%S")
+    parent = out / summary.lab
+    folder = _new_folder(parent, stamp)
+    for name in FILES:
+        lookup.find("reports", name).write(summary, lab, folder)
+    link = parent / f".latest-{os.getpid()}"
+    link.symlink_to(folder.name)
+    link.replace(parent / "latest")
+    return folder
+
+
+def _new_folder(parent: Path, stamp: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1000):
+        folder = parent / (stamp if number == 0 else f"{stamp}.{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(parent / stamp)
+
+

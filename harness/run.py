@@ -1,0 +1,231 @@
+"""Scenario -> attempt -> evidence -> verdict, on a lab that runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from harness import lookup
+from harness.errors import LabError
+from harness.evidence import SIDECAR, Attempt, Evidence, Finding, Recorded
+from harness.passport import Passport, join
+from harness.programs.probe import Probe
+from harness.running import Mark, RunningLab
+from harness.scenario import Item
+from harness.sightings import digest
+from harness.verdict import Verdict, conclude, judge, outcome_of
+
+COMMAND_SECONDS = 20.0
+WINDOW_SECONDS = 60.0
+QUIET_SECONDS = 3.0
+BARRIER_SECONDS = 1.0
+_PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
+_PORTS = {"http": 80, "https": 443}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one item; `tries` counts attempts, `flaky` says that their verdicts differed."""
+
+    item: Item
+    verdict: Verdict
+    evidence: Evidence | None
+    passport: Passport | None
+    seconds: float
+    tries: int = 1
+    flaky: bool = False
+
+
+class Session:
+    """One run of scenarios on one lab; controls are run once for it, whatever was selected."""
+
+    def __init__(self, lab: RunningLab, items: Sequence[Item], told: Callable[[str], None] = lambda _: None) -> None:
+        self._lab = lab
+        self._by_scenario: dict[str, list[Item]] = {}
+        for item in items:
+            self._by_scenario.setdefault(item.scenario.name, []).append(item)
+        self._results: dict[str, Result] = {}
+        self._told = told
+
+    def run(self, item: Item) -> Result:
+        """Return the result of an item; an item that already ran as a control is not run again."""
+        if item.id not in self._results:
+            begun = time.monotonic()
+            result = self._run(item)
+            self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
+        return self._results[item.id]
+
+    def _run(self, item: Item) -> Result:
+        failed = self._failed_control(item)
+        if failed is not None:
+            return Result(item, conclude([failed]), None, None, 0.0)
+        self._told(item.id)
+        word, _ = outcome_of(item.scenario.expect)
+        # a denial is never tried again: one admission is broken
+        limit = seconds_of(item.scenario.within) if word == "allowed" and item.scenario.within else 0.0
+        wanted = item.scenario.stable or 1
+        deadline = time.monotonic() + limit
+        states: list[str] = []
+        in_a_row = 0
+        while True:
+            evidence, passport, verdict = self._attempt(item)
+            states.append(verdict.state)
+            in_a_row = in_a_row + 1 if verdict.state == "held" else 0
+            refused = verdict.state != "held" and word != "allowed"
+            if in_a_row >= wanted or refused or (verdict.state != "held" and time.monotonic() >= deadline):
+                break
+        return Result(item, verdict, evidence, passport, 0.0, len(states), len(set(states)) > 1)
+
+    def _failed_control(self, item: Item) -> Finding | None:
+        """Run the control first: a denial proves nothing where the allowed flow does not pass either."""
+        if item.scenario.control is None:
+            return None
+        for control in self._by_scenario.get(item.scenario.control, ()):
+            result = self.run(control)
+            if result.verdict.state != "held":
+                seen = str(result.verdict)
+                return Finding("control", "unknown", item.source, f"the control {control.id!r} held", seen)
+        return None
+
+    def _attempt(self, item: Item) -> tuple[Evidence, Passport, Verdict]:
+        lab = self._lab
+        with lab.window(WINDOW_SECONDS):
+            before = lab.counters()
+            mark = lab.mark()
+            attempt = _send(lab, item, mark)
+            unquiet = self._settle(mark, attempt)
+            blind = lab.barrier(BARRIER_SECONDS)
+            after = lab.counters()
+            recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
+        evidence = Evidence(lab.plan, lab.bindings, attempt, recorded)
+        passport = join(attempt, recorded, lab.plan, lab.bindings)
+        verdict = judge(evidence, passport)
+        if unquiet:
+            verdict = conclude([*verdict.findings, *unquiet])
+        return evidence, passport, verdict
+
+    def _settle(self, mark: Mark, attempt: Attempt) -> list[Finding]:
+        """Wait until every program has said its last word about the flow; what stays open is unknown."""
+        lab = self._lab
+        deadline = time.monotonic() + QUIET_SECONDS
+        while True:
+            now = lab.mark()
+            recorded = digest(lab.collect(mark, ("lines", "conntrack")), lab.plan, {}, {}, ())
+            passport = join(attempt, recorded, lab.plan, lab.bindings)
+            waiting = list(_unfinished(passport, recorded))
+            left = deadline - time.monotonic()
+            if not waiting or recorded.ended:
+                return []
+            if left <= 0:
+                return [
+                    Finding("quiet", "unknown", hop, f"{what} within {QUIET_SECONDS:g} s", "nothing of it")
+                    for hop, what in waiting
+                ]
+            lab.wait_for_lines(now, left)
+
+
+def _send(lab: RunningLab, item: Item, mark: Mark) -> Attempt:
+    scenario = item.scenario
+    if scenario.run is not None:
+        command = lab.run(item.source, shlex.split(scenario.run), seconds=COMMAND_SECONDS)
+        return Attempt(item, item.source, mark.time, lab.mark().time, command=command)
+    outcome = lab.probe([probe_of(item)])[0]
+    return Attempt(item, item.source, mark.time, lab.mark().time, outcome=outcome)
+
+
+def probe_of(item: Item) -> Probe:
+    """Return the probe that an item's `to`, `through` and `bypass` describe."""
+    word, _ = outcome_of(item.scenario.expect)
+    url = urlsplit(item.to or "")
+    through = None
+    if item.through:
+        host, _, port = item.through.rpartition(":")
+        through = (host, int(port))
+    return Probe(
+        id=0,
+        node=item.source,
+        scheme=url.scheme,  # type: ignore[arg-type] - checked when the scenario was loaded
+        host=url.hostname or "",
+        port=url.port or _PORTS.get(url.scheme, 0),
+        path=url.path or "/",
+        through=through,
+        mark=lookup.find("nodes", "sidecar").MARK if item.scenario.bypass == "sidecar" else 0,
+        timeout=_PROBE_SECONDS[word],
+    )
+
+
+def _unfinished(passport: Passport, recorded: Recorded) -> Iterator[tuple[str, str]]:
+    """Yield (hop, what is still missing) for the flow's connections at programs that log their end."""
+    states: dict[tuple[str, str], set[str]] = {}
+    sidecar = f"{passport.pod} {SIDECAR}"
+    logged = {sighting.flow for sighting in passport.at(SIDECAR)}
+    for sighting in passport.sightings:
+        number = sighting.facts.get("conn") or sighting.facts.get("connection")
+        if sighting.witness == "log" and number is not None:
+            states.setdefault((sighting.at, number), set()).add(sighting.event)
+        redirected = sighting.facts.get("translated", "").endswith(":15001")
+        if sighting.at == passport.pod and redirected and sighting.flow not in logged:
+            yield sidecar, "its log of the connection"
+    for (hop, number), events in states.items():
+        if "close" not in events:
+            yield hop, f"its log of the end of connection {number}"
+    for stray in passport.strays:
+        yield stray.at, "a record of whom this connection was for"
+
+
+def seconds_of(duration: str) -> float:
+    """Return a duration such as `300ms`, `5s` or `2m` in seconds; raises LabError for another form."""
+    found = re.fullmatch(r"([0-9.]+)(ms|s|m)", duration)
+    if found is None:
+        raise LabError(f"{duration!r} is not a duration such as 300ms, 5s or 2m")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def as_record(result: Result) -> Mapping[str, object]:
+    """Return a result as plain data, for flows.jsonl and other programs."""
+    passport, evidence = result.passport, result.evidence
+    attempt = evidence.attempt if evidence else None
+    return {
+        "id": result.item.id,
+        "scenario": result.item.scenario.name,
+        "file": result.item.path,
+        "line": result.item.line,
+        "from": result.item.source,
+        "to": result.item.to,
+        "through": result.item.through,
+        "run": result.item.scenario.run,
+        "verdict": result.verdict.state,
+        "findings": [vars(finding) for finding in result.verdict.findings],
+        "tries": result.tries,
+        "flaky": result.flaky,
+        "seconds": round(result.seconds, 4),
+        "started": attempt.started if attempt else None,
+        "ended": attempt.ended if attempt else None,
+        "client": _client(attempt),
+        "passport": [
+            {
+                "at": sighting.at,
+                "witness": sighting.witness,
+                "event": sighting.event,
+                "time": sighting.time,
+                "flow": str(sighting.flow) if sighting.flow else None,
+                "onward": str(sighting.onward) if sighting.onward else None,
+                **({"facts": dict(sighting.facts)} if sighting.facts else {}),
+            }
+            for sighting in (passport.sightings if passport else ())
+        ],
+    }
+
+
+def _client(attempt: Attempt | None) -> Mapping[str, object] | None:
+    if attempt is None:
+        return None
+    if attempt.command is not None:
+        return {"exit": attempt.command.code, "printed": attempt.text}
+    outcome = attempt.outcome
+    return {"status": outcome.status, "stage": outcome.stage, "detail": outcome.detail} if outcome else None
