@@ -46,7 +46,7 @@ def rejected(bench: Bench, proxy: ProgramProcess, leaf: Leaf, version: str = "TL
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_a_permitted_client_is_relayed_and_each_step_is_logged(bench: Bench, version: str) -> None:
-    """A client that the policy permits reaches the upstream from its tenant's address; events are in order."""
+    """A client that the policy permits reaches the upstream from its tenant's address, events in order."""
     with bench.proxy() as proxy:
         with bench.client(proxy, version=version) as client:
             client.send(b"hi")
