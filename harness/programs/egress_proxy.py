@@ -27,7 +27,7 @@ from typing import Any
 if not __package__:
     # Started as a file: its folder is the package, wherever it was put, so that its neighbours are found.
     _parent, _, __package__ = __file__.rpartition("/")[0].rpartition("/")
-    sys.path.insert(0, _parent or "/")
+    sys.path.append(_parent or "/")
 
 from .events import CANNOT_LISTEN, EventLog, read_config, refuse, written
 from .policy import Config, VirtualServer, config_of, identity_of
