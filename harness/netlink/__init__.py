@@ -1,0 +1,58 @@
+"""Interfaces, addresses, routes, rules and neighbours over raw rtnetlink, many in one system call.
+
+Functions named after objects build messages; a Socket sends them. The kernel works through a batch in order
+and answers once, so that a namespace costs two system calls. Interfaces are named by index: whoever builds a
+namespace chooses the indexes, and nothing needs to be looked up.
+"""
+
+from __future__ import annotations
+
+from harness.netlink.channel import NetlinkError, RouteEvent, Socket
+from harness.netlink.messages import (
+    MAIN,
+    Message,
+    address,
+    address_del,
+    bridge,
+    fdb,
+    link_del,
+    link_set,
+    macvlan,
+    neighbour,
+    neighbour_del,
+    route,
+    route_del,
+    rule,
+    rule_del,
+    veth,
+    vxlan,
+)
+from harness.netlink.records import Address, Link, Neighbour, Route, Rule
+
+__all__ = [
+    "MAIN",
+    "Address",
+    "Link",
+    "Message",
+    "Neighbour",
+    "NetlinkError",
+    "Route",
+    "RouteEvent",
+    "Rule",
+    "Socket",
+    "address",
+    "address_del",
+    "bridge",
+    "fdb",
+    "link_del",
+    "link_set",
+    "macvlan",
+    "neighbour",
+    "neighbour_del",
+    "route",
+    "route_del",
+    "rule",
+    "rule_del",
+    "veth",
+    "vxlan",
+]

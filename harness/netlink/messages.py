@@ -1,0 +1,326 @@
+"""Requests to the kernel: a function an object, named after it, and one more to delete it.
+
+All raise ValueError for an address or MAC that is none, and KeyError for a word that ip(8) does not know.
+
+Source: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h, linux/fib_rules.h, linux/neighbour.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from harness.netlink import packing
+from harness.netlink.records import ACTIONS, AF_BRIDGE, PROTOCOLS, ROUTE_TYPES, SCOPES
+
+MAIN = 254
+"""The table that routes go to unless another is named."""
+
+_REQUEST, _REPLACE, _EXCL, _CREATE, _APPEND = 0x1, 0x100, 0x200, 0x400, 0x800
+_MAKE, _PUT = _REQUEST | _CREATE | _EXCL, _REQUEST | _CREATE | _REPLACE
+_NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 21, 24, 25
+_NEWNEIGH, _DELNEIGH, _NEWRULE, _DELRULE = 28, 29, 32, 33
+_NUD_NOARP, _NUD_REACHABLE, _NUD_PERMANENT = 0x40, 0x02, 0x80
+_NTF_SELF, _NTF_MASTER = 0x02, 0x04
+_IFF_UP = 0x1
+_RTNH_F_ONLINK = 0x4
+_ONE_QUEUE = struct.pack("=HHIHHI", 8, 31, 1, 8, 32, 1)
+"""IFLA_NUM_TX_QUEUES and IFLA_NUM_RX_QUEUES, 1 each: the kernel makes one per processor otherwise."""
+
+_TYPE_OF = {word: number for number, word in ROUTE_TYPES.items()}
+_PROTOCOL_OF = {word: number for number, word in PROTOCOLS.items()}
+_SCOPE_OF = {word: number for number, word in SCOPES.items()}
+_ACTION_OF = {word: number for number, word in ACTIONS.items()}
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+
+_LINK = struct.Struct("=BxHiII")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request: its type and flags (netlink(7)), its body, and what it asks for in words."""
+
+    kind: int
+    flags: int
+    body: bytes
+    description: str
+
+
+def bridge(name: str, index: int, mac: str) -> Message:
+    """Make a bridge, down; with a MAC of its own it does not take over that of its ports."""
+    return _make_link("bridge", name, index, mac)
+
+
+def veth(  # noqa: PLR0913, PLR0917 - both ends of a pair are made by one message
+    name: str,
+    index: int,
+    mac: str,
+    peer_name: str,
+    peer_index: int,
+    peer_mac: str,
+    peer_netns_fd: int | None = None,
+    mtu: int = 1500,
+) -> Message:
+    """Make a pair, both ends down, the peer in the namespace behind a descriptor.
+
+    A peer that is created up makes the kernel refuse with ENOTCONN: set both ends up afterwards.
+    """
+    size = packing.u32(4, mtu) + _ONE_QUEUE
+    peer = (
+        _LINK.pack(0, 0, peer_index, 0, 0)
+        + packing.string(3, peer_name)
+        + packing.attribute(1, packing.mac(peer_mac))
+        + size
+    )
+    if peer_netns_fd is not None:
+        peer += packing.u32(28, peer_netns_fd)
+    return _make_link("veth", name, index, mac, data=packing.attribute(1, peer), own=size)
+
+
+def macvlan(  # noqa: PLR0913 - what such a link is made of
+    name: str, index: int, mac: str, parent: int, *, mode: str = "bridge", netns_fd: int | None = None
+) -> Message:
+    """Make a macvlan (modes of ip-link(8)) on an interface; `netns_fd` is where it is to lie."""
+    own = packing.u32(5, parent) + (packing.u32(28, netns_fd) if netns_fd is not None else b"")
+    return _make_link("macvlan", name, index, mac, data=packing.u32(1, _MACVLAN_MODES[mode]), own=own)
+
+
+def vxlan(  # noqa: PLR0913 - what such a link is made of
+    name: str,
+    index: int,
+    mac: str,
+    *,
+    vni: int,
+    local: str,
+    port: int = 4789,
+    parent: int | None = None,
+    learning: bool = False,
+) -> Message:
+    """Make a VXLAN device that sends from `local` to a UDP port; `fdb` says who is where unless it learns."""
+    source = packing.packed(local)
+    data = packing.u32(1, vni) + packing.attribute(4 if len(source) == 4 else 17, source)
+    data += packing.attribute(7, bytes([learning])) + packing.attribute(15, struct.pack(">H", port))
+    if parent is not None:
+        data += packing.u32(3, parent)
+    return _make_link("vxlan", name, index, mac, data=data)
+
+
+def link_set(  # noqa: PLR0913 - each is one attribute of a link
+    index: int,
+    *,
+    up: bool | None = None,
+    master: int | None = None,
+    mtu: int | None = None,
+    name: str | None = None,
+    mac: str | None = None,
+    netns_fd: int | None = None,
+) -> Message:
+    """Change an interface; None leaves as it is, `master=0` takes it out of its bridge."""
+    body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP if up is not None else 0)
+    for kind, number in ((10, master), (4, mtu), (28, netns_fd)):
+        if number is not None:
+            body += packing.u32(kind, number)
+    if name is not None:
+        body += packing.string(3, name)
+    if mac is not None:
+        body += packing.attribute(1, packing.mac(mac))
+    wanted = {"up": up, "master": master, "mtu": mtu, "name": name, "mac": mac, "netns": netns_fd}
+    words = " ".join(f"{key} {value}" for key, value in wanted.items() if value is not None)
+    return Message(_NEWLINK, _REQUEST, body, f"set interface {index} {words}")
+
+
+def link_del(index: int) -> Message:
+    """Delete an interface (of a pair both ends)."""
+    return Message(_DELLINK, _REQUEST, _LINK.pack(0, 0, index, 0, 0), f"delete interface {index}")
+
+
+def address(index: int, prefix: str, scope: str = "global") -> Message:
+    """Give an interface an address, `ip/prefix`; without a prefix it is for that address alone."""
+    body = _address(index, prefix, scope)
+    return Message(_NEWADDR, _MAKE, body, f"add address {prefix} to interface {index}")
+
+
+def address_del(index: int, prefix: str) -> Message:
+    """Take an address, `ip/prefix`, from an interface."""
+    body = _address(index, prefix, "global")
+    return Message(_DELADDR, _REQUEST, body, f"delete address {prefix} from interface {index}")
+
+
+def route(  # noqa: PLR0913 - the words of ip-route(8)
+    dst: str,
+    *,
+    gateway: str | None = None,
+    dev: int | None = None,
+    table: int = MAIN,
+    type: str = "unicast",  # noqa: A002 - ip-route(8) calls it so
+    scope: str | None = None,
+    onlink: bool = False,
+    metric: int = 0,
+    proto: str = "boot",
+    src: str | None = None,
+    replace: bool = False,
+) -> Message:
+    """Add a route to `ip/prefix` or `default` (of the gateway's family, else IPv4; `::/0` for IPv6).
+
+    The scope is `link` for a route without a gateway unless given, as ip-route(8) has it. `replace` takes the
+    place of a route with the same destination, table and metric, which is an error (EEXIST) without it.
+    """
+    (family, length, found), words = _route(dst, gateway, dev, table, metric=metric, src=src)
+    if scope is None:
+        scope = "link" if type == "unicast" and gateway is None else "global"
+    fixed = (table if table < 256 else 0, _PROTOCOL_OF[proto], _SCOPE_OF[scope], _TYPE_OF[type])
+    header = _ROUTE.pack(family, length, 0, 0, *fixed, _RTNH_F_ONLINK if onlink else 0)
+    return Message(_NEWROUTE, _PUT if replace else _MAKE, header + found, f"add {type} route to {words}")
+
+
+def route_del(
+    dst: str, *, gateway: str | None = None, dev: int | None = None, table: int = MAIN, metric: int = 0
+) -> Message:
+    """Delete a route; what is not given may be anything, a metric of 0 means the first that fits."""
+    (family, length, found), words = _route(dst, gateway, dev, table, metric=metric, src=None)
+    header = _ROUTE.pack(family, length, 0, 0, table if table < 256 else 0, 0, _SCOPE_OF["nowhere"], 0, 0)
+    return Message(_DELROUTE, _REQUEST, header + found, f"delete route to {words}")
+
+
+def rule(  # noqa: PLR0913 - the words of ip-rule(8)
+    priority: int,
+    *,
+    src: str | None = None,
+    dst: str | None = None,
+    table: int = MAIN,
+    action: str = "table",
+    mark: int | None = None,
+    iif: str | None = None,
+) -> Message:
+    """Add a policy rule; `src` and `dst` as `ip/prefix` (IPv4 when neither is given), `mark` in full."""
+    body, words = _rule(priority, src, dst, table, action=action, mark=mark, iif=iif)
+    return Message(_NEWRULE, _MAKE, body, f"add rule {words}")
+
+
+def rule_del(  # noqa: PLR0913 - the words of ip-rule(8)
+    priority: int,
+    *,
+    src: str | None = None,
+    dst: str | None = None,
+    table: int = MAIN,
+    action: str = "table",
+    mark: int | None = None,
+    iif: str | None = None,
+) -> Message:
+    """Delete the rule that has all these; the arguments are those of `rule`."""
+    body, words = _rule(priority, src, dst, table, action=action, mark=mark, iif=iif)
+    return Message(_DELRULE, _REQUEST, body, f"delete rule {words}")
+
+
+def neighbour(index: int, ip: str, mac: str, *, permanent: bool = True) -> Message:
+    """Say which MAC an address has on an interface, in place of what was known."""
+    state = _NUD_PERMANENT if permanent else _NUD_REACHABLE
+    body = (
+        _neighbour(packing.family(ip), index, state, 0)
+        + packing.attribute(1, packing.packed(ip))
+        + packing.attribute(2, packing.mac(mac))
+    )
+    return Message(_NEWNEIGH, _PUT, body, f"set neighbour {ip} on interface {index} to {mac}")
+
+
+def neighbour_del(index: int, ip: str) -> Message:
+    """Forget an address on an interface."""
+    body = _neighbour(packing.family(ip), index, 0, 0) + packing.attribute(1, packing.packed(ip))
+    return Message(_DELNEIGH, _REQUEST, body, f"delete neighbour {ip} on interface {index}")
+
+
+def fdb(index: int, mac: str, dst: str | None = None) -> Message:
+    """Say where a MAC lies: behind the VXLAN end point `dst`, or without one behind this port of a bridge.
+
+    The MAC 00:00:00:00:00:00 stands for all that are unknown; of it a VXLAN device keeps every `dst` given.
+    """
+    hardware = packing.mac(mac)
+    if dst is None:
+        body = _neighbour(AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER) + packing.attribute(2, hardware)
+        return Message(_NEWNEIGH, _PUT, body, f"put {mac} behind interface {index}")
+    body = _neighbour(AF_BRIDGE, index, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF)
+    body += packing.attribute(2, hardware) + packing.attribute(1, packing.packed(dst))
+    flags = _REQUEST | _CREATE | (_REPLACE if any(hardware) else _APPEND)
+    return Message(_NEWNEIGH, flags, body, f"put {mac} of interface {index} at {dst}")
+
+
+def _make_link(  # noqa: PLR0913 - what every kind of link has
+    kind: str, name: str, index: int, mac: str, *, data: bytes = b"", own: bytes = b""
+) -> Message:
+    info = packing.string(1, kind) + (packing.attribute(2, data) if data else b"")
+    body = (
+        _LINK.pack(0, 0, index, 0, 0)
+        + packing.string(3, name)
+        + packing.attribute(1, packing.mac(mac))
+        + own
+        + packing.attribute(18, info)
+    )
+    return Message(_NEWLINK, _MAKE, body, f"make {kind} {name} ({index})")
+
+
+def _address(index: int, prefix: str, scope: str) -> bytes:
+    packed, length = packing.prefix(prefix)
+    header = struct.pack("=BBBBI", packing.family(prefix), length, 0, _SCOPE_OF[scope], index)
+    return header + packing.attribute(1, packed) + packing.attribute(2, packed)
+
+
+def _route(  # noqa: PLR0913 - what addition and deletion of a route share
+    dst: str, gateway: str | None, dev: int | None, table: int, *, metric: int, src: str | None
+) -> tuple[tuple[int, int, bytes], str]:
+    """Return family, length of the prefix and attributes, and the route in words."""
+    via = packing.packed(gateway) if gateway is not None else b""
+    if dst == "default":
+        family, length, found = (socket.AF_INET6 if len(via) == 16 else socket.AF_INET), 0, b""
+    else:
+        packed, length = packing.prefix(dst)
+        family, found = packing.family(dst), packing.attribute(1, packed)
+    if via:
+        # a gateway of another family than the route is an RTA_VIA, its family in front
+        same = len(via) == (4 if family == socket.AF_INET else 16)
+        found += (
+            packing.attribute(5, via)
+            if same
+            else packing.attribute(18, struct.pack("=H", packing.family(gateway or "")) + via)
+        )
+    for kind, number in ((4, dev), (6, metric or None), (15, table)):
+        if number is not None:
+            found += packing.u32(kind, number)
+    if src is not None:
+        found += packing.attribute(7, packing.packed(src))
+    words = (
+        f"{dst}{f' via {gateway}' if gateway else ''}{f' on interface {dev}' if dev else ''} in table {table}"
+    )
+    return (family, length, found), words
+
+
+def _rule(  # noqa: PLR0913 - what addition and deletion of a rule share
+    priority: int,
+    src: str | None,
+    dst: str | None,
+    table: int,
+    *,
+    action: str,
+    mark: int | None,
+    iif: str | None,
+) -> tuple[bytes, str]:
+    found = packing.u32(6, priority)
+    lengths = [0, 0]
+    for place, kind, prefix in ((0, 1, dst), (1, 2, src)):
+        if prefix is not None:
+            packed, lengths[place] = packing.prefix(prefix)
+            found += packing.attribute(kind, packed)
+    if action == "table":
+        found += packing.u32(15, table)
+    if mark is not None:
+        found += packing.u32(10, mark) + packing.u32(16, 0xFFFFFFFF)
+    if iif is not None:
+        found += packing.string(3, iif)
+    number = table if action == "table" and table < 256 else 0
+    header = _ROUTE.pack(packing.family(src or dst or ""), *lengths, 0, number, 0, 0, _ACTION_OF[action], 0)
+    return header + found, f"{priority} from {src or 'all'} to {dst or 'all'} {action} {table}"
+
+
+def _neighbour(family: int, index: int, state: int, flags: int) -> bytes:
+    return struct.pack("=BxxxiHBB", family, index, state, flags, 0)
