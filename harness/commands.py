@@ -108,7 +108,7 @@ def _test_lab(  # noqa: PLR0913 - as above
         terminal.doing(f"standing up {lab.lab}")
         with lab_for(driver, lab, path, name or lab.lab, keep) as (running, failed):
             terminal.up(running.name, running.phases, time.monotonic() - begun)
-            session = Session(running, items, lambda item: terminal.doing(f"trying {item}"))
+            session = Session(running, items, lambda item: terminal.doing(f"trying {item}"), selected)
             for item in selected:
                 results.append(session.run(item))
                 failed.append(results[-1].verdict.state != "held")

@@ -23,6 +23,9 @@ COMMAND_SECONDS = 20.0
 WINDOW_SECONDS = 60.0
 QUIET_SECONDS = 3.0
 BARRIER_SECONDS = 1.0
+TOGETHER = 64
+"""How many probes share a window, and are in flight at once."""
+
 _PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
 _PORTS = {"http": 80, "https": 443}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -42,28 +45,67 @@ class Result:
 
 
 class Session:
-    """One run of scenarios on one lab; controls are run once for it, whatever was selected."""
+    """One run of scenarios on one lab; controls are run once for it, whatever was selected.
 
-    def __init__(self, lab: RunningLab, items: Sequence[Item], told: Callable[[str], None] = lambda _: None) -> None:
+    Probes that are to be denied are sent together, in one window: their source ports are bound beforehand, so
+    that everything seen of them can be told apart.
+    """
+
+    def __init__(
+        self,
+        lab: RunningLab,
+        items: Sequence[Item],
+        told: Callable[[str], None] = lambda _: None,
+        selected: Sequence[Item] = (),
+    ) -> None:
         self._lab = lab
         self._by_scenario: dict[str, list[Item]] = {}
         for item in items:
             self._by_scenario.setdefault(item.scenario.name, []).append(item)
         self._results: dict[str, Result] = {}
         self._told = told
+        self._selected = tuple(selected)
 
     def run(self, item: Item) -> Result:
         """Return the result of an item; an item that already ran as a control is not run again."""
         if item.id not in self._results:
             begun = time.monotonic()
-            result = self._run(item)
-            self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
+            failed = self._failed_control(item)
+            if failed is not None:
+                self._results[item.id] = Result(item, conclude([failed]), None, None, time.monotonic() - begun)
+            elif _is_probed_denial(item):
+                self._run_together(item)
+            else:
+                result = self._run(item)
+                self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
         return self._results[item.id]
 
+    def _run_together(self, item: Item) -> None:
+        """Run a denial, and with it the selected ones that rest on the same control."""
+        alike = [
+            other
+            for other in self._selected
+            if _is_probed_denial(other)
+            and other.id not in self._results
+            and other.id != item.id
+            and other.scenario.control == item.scenario.control
+            and not other.scenario.stable
+        ]
+        together = [item, *alike][:TOGETHER]
+        begun = time.monotonic()
+        wanted = item.scenario.stable or 1
+        self._told(item.id)
+        found = self._attempt(together if wanted == 1 else [item])
+        share = (time.monotonic() - begun) / len(found)
+        for one, (evidence, passport, verdict) in zip(together, found, strict=False):
+            self._results[one.id] = Result(one, verdict, evidence, passport, share)
+        for tries in range(2, wanted + 1):
+            if self._results[item.id].verdict.state != "held":
+                return
+            evidence, passport, verdict = self._attempt([item])[0]
+            self._results[item.id] = Result(item, verdict, evidence, passport, time.monotonic() - begun, tries)
+
     def _run(self, item: Item) -> Result:
-        failed = self._failed_control(item)
-        if failed is not None:
-            return Result(item, conclude([failed]), None, None, 0.0)
         self._told(item.id)
         word, _ = outcome_of(item.scenario.expect)
         # a denial is never tried again: one admission is broken
@@ -73,7 +115,7 @@ class Session:
         states: list[str] = []
         in_a_row = 0
         while True:
-            evidence, passport, verdict = self._attempt(item)
+            evidence, passport, verdict = self._attempt([item])[0]
             states.append(verdict.state)
             in_a_row = in_a_row + 1 if verdict.state == "held" else 0
             refused = verdict.state != "held" and word != "allowed"
@@ -92,50 +134,70 @@ class Session:
                 return Finding("control", "unknown", item.source, f"the control {control.id!r} held", seen)
         return None
 
-    def _attempt(self, item: Item) -> tuple[Evidence, Passport, Verdict]:
+    def _attempt(self, items: Sequence[Item]) -> list[tuple[Evidence, Passport, Verdict]]:
+        """Try one item, or several probes at once, with the lab to ourselves; judge each by the same recordings."""
         lab = self._lab
         with lab.window(WINDOW_SECONDS):
             before = lab.counters()
             mark = lab.mark()
-            attempt = _send(lab, item, mark)
-            unquiet = self._settle(mark, attempt)
+            attempts = _send(lab, items, mark)
+            unquiet = self._settle(mark, attempts)
             blind = lab.barrier(BARRIER_SECONDS)
             after = lab.counters()
             recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
+        return [self._judged(attempt, recorded, unquiet) for attempt in attempts]
+
+    def _judged(
+        self, attempt: Attempt, recorded: Recorded, unquiet: dict[str, list[Finding]]
+    ) -> tuple[Evidence, Passport, Verdict]:
+        lab = self._lab
         evidence = Evidence(lab.plan, lab.bindings, attempt, recorded)
         passport = join(attempt, recorded, lab.plan, lab.bindings)
         verdict = judge(evidence, passport)
-        if unquiet:
-            verdict = conclude([*verdict.findings, *unquiet])
-        return evidence, passport, verdict
+        return evidence, passport, conclude([*verdict.findings, *unquiet.get(attempt.item.id, ())])
 
-    def _settle(self, mark: Mark, attempt: Attempt) -> list[Finding]:
-        """Wait until every program has said its last word about the flow; what stays open is unknown."""
+    def _settle(self, mark: Mark, attempts: Sequence[Attempt]) -> dict[str, list[Finding]]:
+        """Wait until every program has said its last word about each flow; what stays open is unknown."""
         lab = self._lab
         deadline = time.monotonic() + QUIET_SECONDS
         while True:
             now = lab.mark()
             recorded = digest(lab.collect(mark, ("lines", "conntrack")), lab.plan, {}, {}, ())
-            passport = join(attempt, recorded, lab.plan, lab.bindings)
-            waiting = list(_unfinished(passport, recorded))
+            waiting = {}
+            for attempt in attempts:
+                passport = join(attempt, recorded, lab.plan, lab.bindings)
+                open_ends = list(_unfinished(passport, recorded))
+                if open_ends:
+                    waiting[attempt.item.id] = open_ends
             left = deadline - time.monotonic()
             if not waiting or recorded.ended:
-                return []
+                return {}
             if left <= 0:
-                return [
-                    Finding("quiet", "unknown", hop, f"{what} within {QUIET_SECONDS:g} s", "nothing of it")
-                    for hop, what in waiting
-                ]
+                return {
+                    name: [
+                        Finding("quiet", "unknown", hop, f"{what} within {QUIET_SECONDS:g} s", "nothing of it")
+                        for hop, what in ends
+                    ]
+                    for name, ends in waiting.items()
+                }
             lab.wait_for_lines(now, left)
 
 
-def _send(lab: RunningLab, item: Item, mark: Mark) -> Attempt:
-    scenario = item.scenario
-    if scenario.run is not None:
-        command = lab.run(item.source, shlex.split(scenario.run), seconds=COMMAND_SECONDS)
-        return Attempt(item, item.source, mark.time, lab.mark().time, command=command)
-    outcome = lab.probe([probe_of(item)])[0]
-    return Attempt(item, item.source, mark.time, lab.mark().time, outcome=outcome)
+def _is_probed_denial(item: Item) -> bool:
+    word, _ = outcome_of(item.scenario.expect)
+    return item.scenario.run is None and word != "allowed"
+
+
+def _send(lab: RunningLab, items: Sequence[Item], mark: Mark) -> list[Attempt]:
+    first = items[0]
+    if first.scenario.run is not None:
+        command = lab.run(first.source, shlex.split(first.scenario.run), seconds=COMMAND_SECONDS)
+        return [Attempt(first, first.source, mark.time, lab.mark().time, command=command)]
+    outcomes = lab.probe([probe_of(item) for item in items], TOGETHER)
+    return [
+        Attempt(item, item.source, outcome.started, outcome.ended, outcome=outcome)
+        for item, outcome in zip(items, outcomes, strict=True)
+    ]
 
 
 def probe_of(item: Item) -> Probe:

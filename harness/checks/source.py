@@ -86,8 +86,14 @@ def _witnesses(
 
 
 def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple | None) -> set[str]:
-    """Return the translated address when the rule's counter moved during the attempt."""
+    """Return the translated address when the rule's counter moved by all flows that this node translated."""
     pool = expected.is_.partition("/")[2]
     name = "masqueraded" if expected.is_ == "node" else counter_name("snat", pool)
     before, after = evidence.recorded.counters.get(node, {}).get(name, (0, 0))
-    return {onward.src} if onward is not None and after > before else set()
+    translated = {
+        sighting.flow
+        for sighting in evidence.recorded.sightings
+        if sighting.at == node and sighting.flow and sighting.onward and sighting.onward.src != sighting.flow.src
+        if onward is not None and sighting.onward.src == onward.src and sighting.witness == "conntrack"
+    }
+    return {onward.src} if onward is not None and after - before >= len(translated) else set()

@@ -20,12 +20,16 @@ _FIRST_NIC, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 1000, 10, 1000
 
 @dataclass
 class Built:
-    """A space that stands: its namespaces, a netlink socket in it, its nftables context, its interfaces."""
+    """A space that stands: its namespaces, a netlink socket in it, its nftables context, its interfaces.
+
+    `raw` sends nonces; it is kept, since closing a packet socket waits for an RCU grace period.
+    """
 
     space: Space
     place: Place
     route: netlink.Socket
     nft: Nft
+    raw: socket.socket
     indexes: dict[str, int]
     """Interface name to index."""
 
@@ -120,10 +124,10 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         for name, value in space.sysctls:
             _write_sysctl(name, value)
-        # both sockets stay in this namespace for good
-        route, nft = netlink.Socket(), Nft()
+        # these sockets stay in this namespace for good
+        route, nft, raw = netlink.Socket(), Nft(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         place = _make_pod(space, net, keep) if space.pod else Place(net)
-        return Built(space, place, route, nft, {"lo": 1})
+        return Built(space, place, route, nft, raw, {"lo": 1})
     finally:
         worker.go_home()
 

@@ -238,15 +238,13 @@ class Connection:
         for name, built in self._lab.spaces.items():
             if not built.space.tapped:
                 continue
-            sends = []
             for interface, index in built.indexes.items():
                 if interface == "lo":
                     continue
                 token = os.urandom(16)
                 names[token] = layout.taps.get((name, interface), f"{name}.{interface}")
                 wanted.setdefault(name, set()).add(token)
-                sends.append((index, token))
-            self._in_net(built.place.net, lambda sends=sends: _send_nonces(sends))  # type: ignore[misc]
+                send_nonce(built.raw, index, token)
         missing = recorder.wait_for_tokens(wanted, mark, seconds)
         return {"blind": sorted({names[token] for tokens in missing.values() for token in tokens})}
 
@@ -311,12 +309,6 @@ def _as_probe(fields: dict[str, Any]) -> dict[str, Any]:
     if "send" in fields:
         fields["send"] = fields["send"].encode()
     return fields
-
-
-def _send_nonces(sends: list[tuple[int, bytes]]) -> None:
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
-        for index, token in sends:
-            send_nonce(raw, index, token)
 
 
 def _signal_session(pid: int, number: int) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness import ready
@@ -29,6 +30,7 @@ from harness.programs.nft import NftError
 from harness.programs.tap import Tap
 
 _LISTEN = "0A"
+_TAP_THREADS = 8
 _MOST_FILES = 65536
 
 
@@ -76,11 +78,16 @@ class Lab:
         except (NetlinkError, NftError, OSError) as error:
             raise Failed(f"network: {error}") from error
         self.phase("network")
-        for built in self.spaces.values():
-            self.builder.visit(built.place, lambda built=built: self._record(built))  # type: ignore[misc]
+        for start in self.payload.starts:
+            if start.first:
+                self.start(start)
+        with ThreadPoolExecutor(_TAP_THREADS) as threads:
+            for _ in threads.map(self._record, self.spaces.values()):
+                pass
         self.phase("taps")
-        for start in sorted(self.payload.starts, key=lambda start: not start.first):
-            self.start(start)
+        for start in self.payload.starts:
+            if not start.first:
+                self.start(start)
         self.phase("start programs")
         self._await_programs()
         self.phase("programs ready")
@@ -122,6 +129,8 @@ class Lab:
                 file.write(content)
 
     def _record(self, built: Built) -> None:
+        """Record a node; runs in a thread of its own, for making a ring waits for an RCU grace period."""
+        sys_.setns(built.place.net, sys_.CLONE_NEWNET)
         tap = None
         if built.space.tapped:
             tap = Tap()
