@@ -61,7 +61,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     bird = Program(
         "bird",
         ("bird", "-f", "-c", f"{folder}/bird.conf", "-s", f"{folder}/bird.ctl"),
-        Ready("routes", learned) if learned else Ready(),
+        Ready("routes", f"{folder}/bird.ctl {learned}") if learned else Ready(),
         capable=True,
         first=True,
     )

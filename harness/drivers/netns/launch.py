@@ -166,7 +166,8 @@ def _await(status: int, name: str) -> tuple[tuple[str, float], ...]:
             failure |= facts
             if "error" in facts and facts.get("kind") != "defect":
                 break
-    kind, error = failure.get("kind"), failure.get("error") or "the lab process ended without a word"
+    kind = failure.get("kind")
+    error = failure.get("error") or f"the lab process ended without a word (status {failure.get('ended')})"
     if kind == "refused":
         raise MissingCapability(
             "sandbox", f"this machine does not allow the sandbox: {error}; `egresslab doctor` says how to mend it"
