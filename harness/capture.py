@@ -1,0 +1,196 @@
+"""Recorded frames -> packets: dissected, filtered, reassembled; the only door to scapy.
+
+Dissection here reads the few fixed fields that verdicts need, in microseconds a packet; scapy takes half a
+millisecond and knows every field, so it is for the packets that an assertion is about.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from harness.bpf import BadFilter, check_filter, compiled
+from harness.lookup import nearest
+from harness.pcapng import Record, TapInfo, write_pcapng
+from harness.programs.fivetuple import ICMP, ICMPV6, TCP, UDP, FiveTuple
+from harness.programs.ippacket import IpPacket, five_tuple, flow_of, parse
+from harness.programs.tap import ETHERNET, LOOPBACK, Frame
+from harness.stream import is_tls, not_tls_because, stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "BadFilter",
+    "Packet",
+    "Record",
+    "TapInfo",
+    "check_filter",
+    "check_name",
+    "dissect",
+    "fields",
+    "is_tls",
+    "matching",
+    "not_tls_because",
+    "stream",
+    "write_pcapng",
+]
+
+_IPV4, _IPV6, _VLAN, _SERVICE_VLAN = 0x0800, 0x86DD, 0x8100, 0x88A8
+_TCP = struct.Struct(">HHIIBB")
+_FLAGS = "FSRPAUEC"
+_FLAG_WORDS = tuple("".join(_FLAGS[bit] for bit in range(8) if value >> bit & 1) for value in range(256))
+_ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
+_TIMESTAMP = b"\x01\x01\x08\x0a"
+_LAYERS = ("l2", "inet", "inet6", "dns", "vxlan")
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """An IP packet at a tap.
+
+    `time` is in ns since the epoch. `flags`, `seq`, `ack` and `tsval` (RFC 7323; None without the option) are
+    of TCP, the flags as scapy writes them (`S`, `SA`, `FA`, `R`). `payload` is what TCP or UDP carries, as
+    far as it was captured. `icmp` is (type, code, 5-tuple of the quoted packet, None when nothing is quoted).
+    """
+
+    time: int
+    tap: str
+    outgoing: bool
+    flow: FiveTuple
+    flags: str
+    seq: int
+    ack: int
+    ttl: int
+    ip_id: int
+    payload: bytes
+    tsval: int | None
+    icmp: tuple[int, int, FiveTuple | None] | None
+    frame: Frame
+
+
+def dissect(frame: Frame, tap: str) -> Packet | None:
+    """Return the packet in a frame; None for what is not IP or was cut off before its ports."""
+    data = frame.data
+    offset = _ip_offset(frame)
+    ip = None if offset is None else parse(data, offset)
+    flow = None if ip is None else flow_of(data, ip)
+    if ip is None or flow is None:
+        return None
+    flags, seq, ack, payload, tsval, icmp = "", 0, 0, b"", None, None
+    start, end = ip.start, ip.end
+    if not ip.first:
+        pass
+    elif flow.protocol == TCP and end >= start + 20:
+        _, _, seq, ack, length, bits = _TCP.unpack_from(data, start)
+        flags = _FLAG_WORDS[bits]
+        behind = start + (length >> 4) * 4
+        payload = data[behind:end]
+        tsval = _tsval(data[start + 20 : behind])
+    elif flow.protocol == UDP:
+        payload = data[start + 8 : end]
+    elif flow.protocol in _ERRORS:
+        icmp = _icmp(data, ip)
+    return Packet(
+        frame.time, tap, frame.outgoing, flow, flags, seq, ack, ip.ttl, ip.ip_id, payload, tsval, icmp, frame
+    )
+
+
+def matching(packets: Iterable[Packet], bpf: str) -> list[Packet]:
+    """Return the packets that a filter in the language of pcap-filter(7) lets through.
+
+    Raises BadFilter with libpcap's sentence, and MissingCapability where libpcap is not installed.
+    """
+    found: list[Packet] = []
+    for packet in packets:
+        frame = packet.frame
+        accepts = compiled(bpf, ethernet=frame.hardware in (ETHERNET, LOOPBACK))
+        if accepts(frame.data, frame.length):
+            found.append(packet)
+    return found
+
+
+def fields(frame: Frame) -> Any:
+    """Return a frame as scapy's packet, for assertions about any field."""
+    l2, inet, inet6 = _scapy("l2"), _scapy("inet"), _scapy("inet6")
+    if frame.hardware in (ETHERNET, LOOPBACK):
+        return l2.Ether(frame.data)
+    kind = inet6.IPv6 if frame.data[:1] and frame.data[0] >> 4 == 6 else inet.IP
+    return kind(frame.data)
+
+
+def check_name(name: str) -> None:
+    """See that `Layer.field` is one that scapy knows, as `IP.ttl`.
+
+    Raises ValueError with the nearest names.
+    """
+    layer, dot, field = name.partition(".")
+    if not dot or not layer or not field:
+        raise ValueError(f"{name!r} is not of the form Layer.field, as IP.ttl")
+    known = {found.__name__: found for part in _LAYERS for found in _packet_classes(_scapy(part))}
+    if layer not in known:
+        import scapy.layers.all  # noqa: PLC0415 - a second of processor time, and only for an unusual layer
+
+        known |= {found.__name__: found for found in scapy.config.conf.layers}
+    if layer not in known:
+        raise ValueError(f"scapy knows no layer {layer!r}; {_few(layer, list(known))}")
+    own = [description.name for description in known[layer].fields_desc]
+    if field not in own:
+        raise ValueError(f"scapy's layer {layer} has no field {field!r}; {nearest(field, own)}")
+
+
+def _few(word: str, known: list[str]) -> str:
+    import difflib  # noqa: PLC0415 - for a message only
+
+    return f"nearest: {', '.join(difflib.get_close_matches(word, known, n=3, cutoff=0)) or 'none'}"
+
+
+def _ip_offset(frame: Frame) -> int | None:
+    if frame.hardware not in (ETHERNET, LOOPBACK):
+        return 0
+    data = frame.data
+    offset = 12
+    kind = int.from_bytes(data[12:14], "big")
+    while kind in (_VLAN, _SERVICE_VLAN):
+        offset += 4
+        kind = int.from_bytes(data[offset : offset + 2], "big")
+    return offset + 2 if kind in (_IPV4, _IPV6) else None
+
+
+def _tsval(options: bytes) -> int | None:
+    if options[:4] == _TIMESTAMP:  # how Linux lays it out in every segment but the first
+        return int.from_bytes(options[4:8], "big")
+    while options and options[0]:
+        if options[0] == 1:
+            options = options[1:]
+            continue
+        length = options[1] if len(options) > 1 else 0
+        if length < 2:
+            return None
+        if options[0] == 8 and length == 10:
+            return int.from_bytes(options[2:6], "big")
+        options = options[length:]
+    return None
+
+
+def _icmp(data: bytes, ip: IpPacket) -> tuple[int, int, FiveTuple | None]:
+    kind, code = data[ip.start], data[ip.start + 1]
+    quoted = five_tuple(data[: ip.end], ip.start + 8) if kind in _ERRORS[ip.protocol] else None
+    return kind, code, quoted
+
+
+@cache
+def _scapy(part: str) -> Any:
+    import importlib  # noqa: PLC0415 - with scapy itself, whose import takes a good part of a second
+
+    return importlib.import_module(f"scapy.layers.{part}")
+
+
+def _packet_classes(module: Any) -> list[Any]:
+    from scapy.packet import Packet as ScapyPacket  # noqa: PLC0415 - see _scapy
+
+    return [
+        item for item in vars(module).values() if isinstance(item, type) and issubclass(item, ScapyPacket)
+    ]
