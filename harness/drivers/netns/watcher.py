@@ -91,8 +91,10 @@ def _start(  # noqa: PLR0913 - the descriptors PID 1 is given, each by its own n
         _map_ids(middle)
         to_child.send(b"mapped")
         answer = to_child.recv(64).decode()
-    to_child.close()
     os.waitpid(middle, 0)
+    with suppress(BrokenPipeError):
+        to_child.send(b"alone")
+    to_child.close()
     word, _, number = answer.partition(" ")
     if word != "started":
         raise OSError(int(number or 0), os.strerror(int(number or 0)))
@@ -115,13 +117,13 @@ def _middle(  # noqa: PLR0913 - as _start
         link.send(b"unshared")
         if link.recv(64) != b"mapped":
             os._exit(1)
-        gone, holding = os.pipe()
         first = os.fork()
         if first == 0:
-            os.close(holding)
+            # A death signal armed while the middle process is still ending would be sent for its end: the kernel
+            # closes its descriptors first and looks at its children last. The watcher has reaped it when it says so.
+            if link.recv(64) != b"alone":
+                os._exit(1)
             link.close()
-            os.read(gone, 1)  # until the middle process is gone and the watcher is our parent
-            os.close(gone)
             sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
             if select.select([alive], [], [], 0)[0]:
                 os._exit(1)
