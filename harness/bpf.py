@@ -1,4 +1,4 @@
-"""Filters in the language of pcap-filter(7) over recorded frames: compiled and run by libpcap, through ctypes.
+"""Filters in the language of pcap-filter(7) over recorded frames, by libpcap through ctypes.
 
 scapy would start tcpdump to compile a filter. Debian has the library as libpcap0.8.
 """
@@ -22,7 +22,7 @@ _NETMASK_UNKNOWN = 0xFFFFFFFF
 _turn = threading.Lock()
 
 
-class BadFilter(ValueError):
+class FilterError(ValueError):
     """The filter is not of the language; the text is libpcap's."""
 
 
@@ -42,14 +42,14 @@ class _PacketHeader(ctypes.Structure):
 def check_filter(bpf: str) -> None:
     """See that a filter compiles.
 
-    Raises BadFilter with libpcap's sentence, and MissingCapability where libpcap is not installed.
+    Raises FilterError with libpcap's sentence, and MissingCapability where libpcap is not installed.
     """
     compiled(bpf, ethernet=True)
 
 
 @lru_cache(maxsize=256)
 def compiled(bpf: str, *, ethernet: bool) -> Callable[[bytes, int], bool]:
-    """Return a function of a frame's data and its length on the wire that tells whether the filter accepts it.
+    """Return a function of a frame's data and length on the wire that tells whether the filter accepts it.
 
     Frames start with an Ethernet header or, without `ethernet`, with an IP header. Raises as `check_filter`
     does.
@@ -63,7 +63,7 @@ def compiled(bpf: str, *, ethernet: bool) -> Callable[[bytes, int], bool]:
         try:
             if library.pcap_compile(handle, ctypes.byref(program), bpf.encode(), 1, _NETMASK_UNKNOWN):
                 said = library.pcap_geterr(handle).decode(errors="replace")
-                raise BadFilter(f"{bpf!r} is not a packet filter: {said}")
+                raise FilterError(f"{bpf!r} is not a packet filter: {said}")
         finally:
             library.pcap_close(handle)
 

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from harness.bpf import BadFilter, check_filter, compiled
+from harness.bpf import FilterError, check_filter, compiled
 from harness.lookup import nearest
-from harness.pcapng import Record, TapInfo, write_pcapng
+from harness.pcapng import TapInfo, write_pcapng
 from harness.programs.fivetuple import ICMP, ICMPV6, TCP, UDP, FiveTuple
 from harness.programs.ippacket import IpPacket, five_tuple, flow_of, parse
 from harness.programs.tap import ETHERNET, LOOPBACK, Frame
-from harness.stream import is_tls, not_tls_because, stream
+from harness.stream import is_tls, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "BadFilter",
+    "FilterError",
     "Packet",
-    "Record",
     "TapInfo",
     "check_filter",
     "check_name",
@@ -33,7 +32,6 @@ __all__ = [
     "fields",
     "is_tls",
     "matching",
-    "not_tls_because",
     "stream",
     "write_pcapng",
 ]
@@ -101,7 +99,7 @@ def dissect(frame: Frame, tap: str) -> Packet | None:
 def matching(packets: Iterable[Packet], bpf: str) -> list[Packet]:
     """Return the packets that a filter in the language of pcap-filter(7) lets through.
 
-    Raises BadFilter with libpcap's sentence, and MissingCapability where libpcap is not installed.
+    Raises FilterError with libpcap's sentence, and MissingCapability where libpcap is not installed.
     """
     found: list[Packet] = []
     for packet in packets:

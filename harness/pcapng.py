@@ -10,8 +10,8 @@ import platform
 import struct
 from contextlib import nullcontext
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import IO, TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from harness import __version__
 from harness.programs.fivetuple import TCP, UDP
@@ -20,8 +20,10 @@ from harness.programs.ippacket import parse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from harness.programs.tap import Frame
+
 ETHERNET, RAW_IP = 1, 101
-"""Link types (LINKTYPE_ETHERNET, LINKTYPE_RAW) of interfaces with an Ethernet header, and of those with none."""
+"""Link types (LINKTYPE_ETHERNET, LINKTYPE_RAW) of interfaces with an Ethernet header, and without."""
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _NANOSECONDS = 9
@@ -38,32 +40,26 @@ class TapInfo:
     link: int = ETHERNET
 
 
-class Record(NamedTuple):
-    """A frame of the file: `tap` counts from 0, `time` is in ns since the epoch, `length` in bytes on the wire."""
-
-    tap: int
-    time: int
-    length: int
-    data: bytes
-    outgoing: bool
-    comment: str | None = None
-    checksum_ready: bool = True
-
-
 def write_pcapng(
-    target: str | os.PathLike[str] | IO[bytes], taps: Sequence[TapInfo], records: Iterable[Record]
+    target: str | os.PathLike[str] | IO[bytes],
+    taps: Sequence[TapInfo],
+    records: Iterable[tuple[int, Frame, str | None]],
 ) -> None:
-    """Write a file, its frames in order of time, with checksums that were left to an interface filled in."""
-    place = open(target, "wb") if isinstance(target, str | os.PathLike) else nullcontext(target)
-    with place as file:
+    """Write a file of frames in order of time; a record is the tap's number from 0, the frame and a comment.
+
+    Checksums that were left to an interface are filled in.
+    """
+    ordered = sorted(records, key=lambda record: record[1].time)
+    with Path(target).open("wb") if isinstance(target, str | os.PathLike) else nullcontext(target) as file:
         file.write(_section())
         file.writelines(_interface(tap) for tap in taps)
-        for record in sorted(records, key=itemgetter(1)):
-            file.write(_packet(record, taps[record.tap].link))
+        file.writelines(
+            _packet(number, frame, taps[number].link, comment) for number, frame, comment in ordered
+        )
 
 
 def mended(data: bytes, link: int = ETHERNET) -> bytes:
-    """Return a frame with its TCP or UDP checksum computed; as it was when it is of another kind or cut off."""
+    """Return a frame with its TCP or UDP checksum computed; as it was when it is of no such kind or cut off."""
     offset = 0
     if link == ETHERNET:
         offset = 14
@@ -111,13 +107,12 @@ def _interface(tap: TapInfo) -> bytes:
     return _block(_INTERFACE, struct.pack("=HHI", tap.link, 0, 0) + options + _END)
 
 
-def _packet(record: Record, link: int) -> bytes:
-    data = record.data if record.checksum_ready else mended(record.data, link)
-    high, low = divmod(record.time, 1 << 32)
-    head = struct.pack("=IIIII", record.tap, high, low, len(data), record.length)
-    options = _option(2, struct.pack("=I", _OUTBOUND if record.outgoing else _INBOUND))
-    if record.comment:
-        options = _option(1, record.comment.encode()) + options
+def _packet(tap: int, frame: Frame, link: int, comment: str | None) -> bytes:
+    data = frame.data if frame.checksum_ready else mended(frame.data, link)
+    high, low = divmod(frame.time, 1 << 32)
+    head = struct.pack("=IIIII", tap, high, low, len(data), frame.length)
+    options = _option(1, comment.encode()) if comment else b""
+    options += _option(2, struct.pack("=I", _OUTBOUND if frame.outgoing else _INBOUND))
     return _block(_PACKET, head + data + b"\0" * (-len(data) % 4) + options + _END)
 
 
