@@ -67,18 +67,17 @@ def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path
     if not files:
         for shipped_lab in shipped.shipped_labs():
             files += shipped.scenario_paths(shipped_lab)
-    by_lab: dict[Path, list[Item]] = {}
+    by_lab: dict[Path, list[Item]] = {only: []} if only else {}
+    lab = load_lab(only) if only else None
     problems: list[Any] = []
     for file in dict.fromkeys(files):
         try:
-            for item in load_scenarios(file):
-                by_lab.setdefault(shipped.lab_of(file), []).append(item)
+            for item in load_scenarios(file, lab):
+                by_lab.setdefault(only or shipped.lab_of(file), []).append(item)
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(*problems)
-    if only is not None:
-        by_lab = {only: by_lab.get(only.resolve(), by_lab.get(only, []))}
     for lab_path, items in by_lab.items():
         yield lab_path, tuple(items)
 
