@@ -119,8 +119,8 @@ def _middle(  # noqa: PLR0913 - as _start
             os._exit(1)
         first = os.fork()
         if first == 0:
-            # A death signal armed while the middle process is still ending would be sent for its end: the kernel
-            # closes its descriptors first and looks at its children last. The watcher has reaped it when it says so.
+            # A death signal armed while the middle process is ending would be sent for its end: the kernel
+            # closes its descriptors first and looks at its children last. The watcher says when it is reaped.
             if link.recv(64) != b"alone":
                 os._exit(1)
             link.close()
