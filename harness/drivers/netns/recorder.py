@@ -23,6 +23,12 @@ _MAX_BLOCK_BYTES = 512 * 1024 * 1024
 _MAX_LINES = 200_000
 _LONGEST_LINE = 64 * 1024
 
+_LOSSES = {
+    "tap": "frames dropped by the tap's ring",
+    "conntrack": "overflows of conntrack events",
+    "nflog": "losses of NFLOG entries",
+}
+
 Mark = dict[str, dict[str, int]]
 
 
@@ -58,6 +64,76 @@ class Recorder:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._poll = select.epoll()
         self._failed: dict[int, str] = {}
+        self._counting = threading.Lock()
+        self._block_bytes = 0
+        self.changed = threading.Condition()
+        threading.Thread(target=self._run, name="record", daemon=True).start()
+
+    def watch(self, node: str, tap: Tap | None, conntrack: Events, nflog: Listener) -> None:
+        """Record a node from now on."""
+        if tap is not None:
+            self._taps[node] = tap
+            frames = self._new("frames", node)
+            self._register(tap.fileno(), lambda: self._keep_blocks(frames, tap.drain()))
+        self._conntrack[node], self._nflog[node] = conntrack, nflog
+        flows, entries = self._new("conntrack", node), self._new("nflog", node)
+        self._register(conntrack.fileno(), lambda: self._keep(flows, conntrack.read()))
+        self._register(nflog.fileno(), lambda: self._keep(entries, nflog.read()))
+
+    def watch_output(self, program: str, pipe: int) -> None:
+        """Record what a program prints, line by line, with the time at which each line was read."""
+        series = self._new("lines", program)
+        rest = b""
+
+        def handle() -> None:
+            nonlocal rest
+            data = os.read(pipe, 1 << 16)
+            *lines, rest = (rest + data).split(b"\n")
+            if not data:
+                self._poll.unregister(pipe)
+                os.close(pipe)
+                del self._handlers[pipe]
+            if (not data and rest) or len(rest) > _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            now = time.time_ns()
+            self._keep(series, [(now, line.decode(errors="replace")) for line in lines])
+            if len(series.items) > _MAX_LINES:
+                series.give_up(_MAX_LINES // 2)
+
+        self._register(pipe, handle)
+
+    def mark(self) -> Mark:
+        """Return the present end of every series, and how much each source has lost so far."""
+        lost = self._losses()
+        with self.changed:
+            ends = {
+                kind: {name: series.end for name, series in named.items()}
+                for kind, named in self._series.items()
+            }
+        return ends | {"lost": lost}
+
+    def since(self, position: int) -> list[Any]:
+        return self.items[max(0, position - self.dropped) :]
+
+    def give_up(self, count: int) -> None:
+        del self.items[:count]
+        self.dropped += count
+
+
+class Recorder:
+    """Everything seen, by kind (`frames`, `conntrack`, `nflog`, `lines`) and by node or program."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, dict[str, _Series]] = {
+            kind: {} for kind in ("frames", "conntrack", "nflog", "lines")
+        }
+        self._taps: dict[str, Tap] = {}
+        self._conntrack: dict[str, Events] = {}
+        self._nflog: dict[str, Listener] = {}
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._poll = select.epoll()
+        self._failed: dict[int, str] = {}
+        self._counting = threading.Lock()
         self._block_bytes = 0
         self.changed = threading.Condition()
         threading.Thread(target=self._run, name="record", daemon=True).start()
@@ -125,24 +201,26 @@ class Recorder:
             )
 
     def lost(self, mark: Mark) -> dict[str, str]:
-        """Return, by node or program, what evidence was lost so far (and, for series, since the mark)."""
+        """Return, by node or program, what evidence was lost since a mark."""
+        before = mark.get("lost", {})
         lost = {f"source {fd}": reason for fd, reason in self._failed.items()}
-        for node, tap in self._taps.items():
-            drops = tap.statistics()[1]
-            if drops:
-                lost[node] = f"the tap dropped {drops} frames"
-        for node, events in self._conntrack.items():
-            if events.lost:
-                lost[node] = f"{events.lost} overflows of conntrack events"
-        for node, entries in self._nflog.items():
-            if entries.lost:
-                lost[node] = f"{entries.lost} losses of NFLOG entries"
+        for source, count in self._losses().items():
+            if count > before.get(source, 0):
+                node, _, what = source.rpartition(" ")
+                lost[node] = f"{count - before.get(source, 0)} {_LOSSES[what]}"
         with self.changed:
             for kind, named in self._series.items():
                 for name, series in named.items():
                     if series.dropped > mark.get(kind, {}).get(name, 0):
                         lost[name] = f"{kind} recorded since the mark were given up to save memory"
         return lost
+
+    def _losses(self) -> dict[str, int]:
+        """Return what each source in the kernel says it could not deliver, since the lab began."""
+        with self._counting:
+            found = {f"{node} tap": tap.statistics()[1] for node, tap in self._taps.items()}
+        found |= {f"{node} conntrack": events.lost for node, events in self._conntrack.items()}
+        return found | {f"{node} nflog": entries.lost for node, entries in self._nflog.items()}
 
     def wait_for_tokens(self, wanted: dict[str, set[bytes]], mark: Mark, seconds: float) -> dict[str, set[bytes]]:
         """Wait until each node's tap has recorded its tokens; return those still missing, by node."""
