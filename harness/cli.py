@@ -149,12 +149,12 @@ def shell(ctx: click.Context, node: str, namespace: str | None, lab_name: str | 
 @main.command()
 @click.argument("node")
 @click.option("-n", "namespace", help="The pod's namespace.")
-@click.option("-c", "container", help="Only this program: app, sidecar, ...")
+@click.option("-c", "container", help="Only this program: app, sidecar, ...; rules: the packet filter.")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing as lines come.")
 @click.option("--lab", "lab_name", help="Which lab, when several are up.")
 @driver_option
 def logs(**options: Any) -> None:
-    """Print what a pod's or node's programs printed."""
+    """Print what a pod's or node's programs printed, and what its packet filter logged."""
     from harness.look import print_logs  # noqa: PLC0415
 
     print_logs(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import select
 import signal
@@ -21,6 +22,8 @@ from harness.plan import Node, Plan, endpoints
 from harness.running import Driver
 
 _FOLLOW_SECONDS = 3600.0
+_RULES = "rules"
+"""What `logs -c` calls the log entries of a node's packet filter, beside the programs' names."""
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -214,18 +217,26 @@ def _lines(lab: Any, node: str, container: str | None, mark: Any, *, follow: boo
     deadline = time.monotonic() + _FOLLOW_SECONDS
     while True:
         now = lab.mark()
-        found = lab.collect(mark, ("lines",)).lines
+        found = lab.collect(mark, ("lines", "nflog"))
         merged = sorted(
             (when, program.rpartition(" ")[2], line)
-            for program, lines in found.items()
+            for program, lines in found.lines.items()
             if program.rpartition(" ")[0] == node and container in (None, program.rpartition(" ")[2])
             for when, line in lines
         )
+        if container in (None, _RULES):
+            merged = sorted([*merged, *((entry.time, _RULES, _rule_line(entry)) for entry in found.nflog.get(node, ()))])
         yield from (line for _, _, line in merged)
         if not follow or time.monotonic() > deadline:
             return
         mark = now
         lab.wait_for_lines(now, 1.0)
+
+
+def _rule_line(entry: Any) -> str:
+    """Write a packet filter's entry as one line: when (UTC), what it did, by which rule, to which flow."""
+    when = datetime.datetime.fromtimestamp(entry.time / 1e9, datetime.UTC)
+    return f"{when:%Y-%m-%dT%H:%M:%S.%f} {entry.prefix} {entry.flow or ''}".rstrip()
 
 
 def take_down(driver: Driver, labs: Sequence[str], *, every: bool) -> None:
