@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from harness import lab_checks, source
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "MOST_COMPLAINTS",
     "Address",
     "Addresses",
     "Attachment",
@@ -81,6 +83,9 @@ __all__ = [
     "pods",
     "services",
 ]
+
+MOST_COMPLAINTS = 100
+"""About one file, beside those about single keys; a file of thousands would take minutes to explain."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def parse_lab(document: source.Document) -> Lab:
     found = examine(document, Lab)
     problems = set(found.problems)
     if found.instance is not None:
-        for place, message in lab_checks.check(found.instance):
+        for place, message in islice(lab_checks.check(found.instance), MOST_COMPLAINTS):
             loc = found.original(place)
             if not found.touched(loc, message):
                 problems.add(document.problem(loc, message))

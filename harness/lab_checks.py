@@ -79,13 +79,20 @@ def _ranges(lab: Lab) -> Found:
         for name, pool in lab.cluster.pools.items():
             ranges.append((("cluster", "pools", name, "cidr"), f"pool {name!r}", pool.cidr))
         ranges.append((("cluster", "services_cidr"), "services_cidr", lab.cluster.services_cidr))
-    for index, (place, what, cidr) in enumerate(ranges):
+    for place, what, cidr in ranges:
         for reserved, use in RESERVED_NETWORKS.items():
             if cidr.overlaps(reserved):
                 yield place, f"{what} ({cidr}) overlaps {reserved}, which is for {use}"
-        for _, other, taken in ranges[:index]:
-            if cidr.overlaps(taken):
-                yield place, f"{what} ({cidr}) overlaps {other} ({taken})"
+    order = sorted(range(len(ranges)), key=lambda index: (ranges[index][2], index))
+    widest = order[0]
+    for index in order[1:]:  # ranges nest or are apart, so that the widest before is the one to compare with
+        first, second = sorted((widest, index))
+        place, what, cidr = ranges[second]
+        _, other, taken = ranges[first]
+        if cidr.overlaps(taken):
+            yield place, f"{what} ({cidr}) overlaps {other} ({taken})"
+        else:
+            widest = index
 
 
 def _all_attachments(lab: Lab) -> Iterator[tuple[tuple[str | int, ...], str, str, Attachment]]:

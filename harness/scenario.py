@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness import scenario_checks, shipped, source
 from harness.errors import InputError, Problem
-from harness.lab import load_lab
+from harness.lab import MOST_COMPLAINTS, load_lab
 from harness.scenario_checks import Words, matches, words_of
 from harness.scenario_model import (
     Allowed,
@@ -55,9 +55,9 @@ def load_scenarios(
 ) -> tuple[Item, ...]:
     """Return the cases of a scenario file; none when it is YAML that has no `scenarios` at its top.
 
-    Without `lab`, the one that the file names is read. `known_field` says whether scapy knows a packet field such
-    as IP.ttl. Names are unique among the files of a folder that are for the same lab, and a control may be in
-    another of them.
+    Without `lab`, the one that the file names is read. `known_field` says whether scapy knows a packet field
+    such as IP.ttl. Names are unique among the files of a folder that are for the same lab, and a control may
+    be in another of them.
 
     Raises InputError with every problem of the file, and those of its lab.
     """
@@ -66,7 +66,7 @@ def load_scenarios(
         return ()
     found = examine(document, ScenarioFile)
     problems: set[Problem | str] = set(found.problems)
-    if lab is None and found.instance is not None:
+    if lab is None and isinstance(document.data.get("lab"), str):
         try:
             lab = load_lab(shipped.lab_of_document(document))
         except InputError as error:
@@ -89,7 +89,7 @@ def _order(problem: Problem | str) -> tuple[str, int, int, str]:
 
 
 def _scenario_document(path: Path) -> source.Document | None:
-    """Return the parsed file, or None when it is another kind of YAML, be that valid in our dialect or not."""
+    """Return the parsed file, or None when it is another kind of YAML, in our dialect or not."""
     content = source.read_bytes(path)
     if b"scenarios" not in content.replace(b"\0", b""):
         return None
@@ -136,13 +136,17 @@ def _problems(
         if isinstance(entry, dict) and isinstance(entry.get("name"), str) and entry["name"] not in others
     }
     seen: set[str] = set()
+    complaints = 0
     for index, scenario in enumerate(own):
         loc = found.original(("scenarios", index))
         if scenario.name in seen or scenario.name in elsewhere:
             where = "in this file" if scenario.name in seen else f"in {elsewhere[scenario.name]}"
             yield document.problem((*loc, "name"), f"scenario {scenario.name!r} is there already, {where}")
         seen.add(scenario.name)
+        if complaints > MOST_COMPLAINTS:
+            return
         for place, message in scenario_checks.check(scenario, words, others, known_field):
+            complaints += 1
             full = found.original(("scenarios", index, *place))
             if not found.touched(full, message) and not (
                 place == ("control",) and scenario.control in broken

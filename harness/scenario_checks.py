@@ -1,4 +1,4 @@
-"""What must hold between a scenario, its lab and other scenarios: each check yields a place and what is wrong."""
+"""What must hold between a scenario, its lab and others: each check yields a place and what is wrong."""
 
 from __future__ import annotations
 
@@ -156,8 +156,9 @@ def _written(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("matrix", key, index), value
 
 
-def _hop(hop: str, words: Words, what: str = "hop") -> str | None:
-    return None if hop in words.hops else f"unknown {what} {hop!r}; {nearest(hop, list(words.hops))}"
+def _hop(hop: str, words: Words, *more: str) -> str | None:
+    known = [*words.hops, *more]
+    return None if hop in known else f"unknown hop {hop!r}; {nearest(hop, known)}"
 
 
 def _allowed(outcome: Allowed, words: Words) -> Found:
@@ -169,8 +170,8 @@ def _allowed(outcome: Allowed, words: Words) -> Found:
 
 
 def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
-    if outcome.at != ANY and (message := _hop(outcome.at, words)):
-        yield ("at",), f"{message}; 'any' if it does not matter which"
+    if message := _hop(outcome.at, words, ANY):
+        yield ("at",), message
     elif outcome.by is not None and outcome.by not in words.rules(outcome.at):
         rules = list(words.rules(outcome.at))
         if rules:

@@ -134,7 +134,7 @@ def parse(content: bytes, path: str) -> Document:
 def _decoded(content: bytes, path: str) -> str:
     if len(content) > MAX_BYTES:
         raise InputError(
-            Problem(path, 0, 0, f"larger than {MAX_BYTES} bytes (1 MiB), the most a file may have")
+            Problem(path, 1, 1, f"larger than {MAX_BYTES} bytes (1 MiB), the most a file may have")
         )
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(Problem(path, 1, 1, "encoded as UTF-16; save the file as UTF-8"))
@@ -176,7 +176,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self._events = _events(text, path)
         self._count = 0
-        self._anchors: dict[str, _Node | None] = {}
+        self._anchors: dict[str | None, _Node | None] = {}
 
     def document(self) -> _Node:
         next(self._events)  # the stream's start
@@ -200,7 +200,7 @@ class _Builder:
             return self._alias(event, depth)
         self._grow(event, 1, depth)
         if event.tag is not None:
-            self.problems.append(self._problem(event, f"tags such as {event.tag!r} are not supported"))
+            self.problems.append(self._problem(event, f"tags such as {_cut(event.tag)} are not supported"))
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if event.kind is yaml.MappingStartEvent:
@@ -221,12 +221,12 @@ class _Builder:
             self._stop(event, f"more than {MAX_NODES} values, aliases expanded")
 
     def _alias(self, event: _Event, depth: int) -> _Node:
-        anchor = event.anchor or ""
-        if anchor not in self._anchors:
-            self._stop(event, f"alias '*{anchor}' has no anchor '&{anchor}' before it")
-        node = self._anchors[anchor]
+        alias = _cut(event.anchor or "")
+        if event.anchor not in self._anchors:
+            self._stop(event, f"alias {alias} has no anchor of that name before it")
+        node = self._anchors[event.anchor]
         if node is None:
-            self._stop(event, f"alias '*{anchor}' stands inside what it refers to")
+            self._stop(event, f"alias {alias} stands inside what it refers to")
         self._grow(event, node.size, depth + node.height - 1)
         return node
 
@@ -248,8 +248,7 @@ class _Builder:
         if isinstance(key.data, dict | list):
             return "a key must be plain text, not a mapping or a list"
         if not isinstance(key.data, str):
-            written = event.value or "nothing"
-            return f"a key must be text; put {written} in quotes"
+            return f"a key must be text; put {event.value or 'nothing'} in quotes"
         if key.data == "<<" and event.plain:
             return "merge keys ('<<') are not supported; write the keys out"
         if key.data in keys:
@@ -286,8 +285,10 @@ def _gathered(
 
 
 def _events(text: str, path: str) -> Iterator[_Event]:
+    loader = yaml.SafeLoader(text)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        while loader.check_event():
+            event = loader.get_event()  # type: ignore[no-untyped-call]  # the stubs lack its type
             mark = event.start_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
             anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
@@ -296,13 +297,13 @@ def _events(text: str, path: str) -> Iterator[_Event]:
     except yaml.MarkedYAMLError as error:
         found = error.problem_mark or error.context_mark
         line, column = (found.line + 1, found.column + 1) if found else (1, 1)
-        reason = " ".join(part for part in (error.context, error.problem) if part)
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
         raise _StopReading(Problem(path, line, column, f"not YAML: {reason}")) from None
     except (ValueError, OverflowError, IndexError):
         # PyYAML passes escapes such as "\UFFFFFFFF" and overlong directives to chr() and int() unchecked
-        raise _StopReading(
-            Problem(path, 0, 0, "not YAML: an escape or a directive holds a number out of range")
-        ) from None
+        reason = "an escape or a directive holds a number out of range"
+        problem = Problem(path, loader.line + 1, loader.column + 1, f"not YAML: {reason}")
+        raise _StopReading(problem) from None
 
 
 def _cut(text: str) -> str:

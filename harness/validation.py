@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _Model = TypeVar("_Model", bound=BaseModel)
 _Loc = tuple[str | int, ...]
 
+_MANY = 100
+"""Beyond that many problems nobody waits for more of them."""
+
 _ROUNDS = 10
 """Each round drops a part with a problem or what holds it; deeper files are rarely that wrong."""
 
@@ -51,7 +54,7 @@ class Examined(Generic[_Model]):
     instance: _Model | None
     problems: tuple[Problem, ...]
     dropped: frozenset[_Loc]
-    names: frozenset[str]
+    names: frozenset[tuple[str, ...]]
 
     def original(self, loc: _Loc) -> _Loc:
         """Return the location in the file of a location in the instance: dropped list entries count again."""
@@ -60,7 +63,7 @@ class Examined(Generic[_Model]):
     def touched(self, loc: _Loc, message: str) -> bool:
         """Say whether a complaint may be due to what was dropped: it is around it, in it, or names it."""
         near = any(gone[: len(loc)] == loc[: len(gone)] for gone in self.dropped)
-        return near or any(repr(name) in message for name in self.names)
+        return near or any(all(repr(word) in message for word in words) for words in self.names)
 
 
 def validate(document: Document, model: type[_Model]) -> _Model:
@@ -80,7 +83,7 @@ def examine(document: Document, model: type[_Model]) -> Examined[_Model]:
     Raises InputError only when the file is empty or no mapping.
     """
     if document.data is None:
-        raise InputError(Problem(document.path, 0, 0, "the file is empty"))
+        raise InputError(Problem(document.path, 1, 1, "the file is empty"))
     if not isinstance(document.data, dict):
         message = f"a file holds a mapping ('key: value' lines); found {_found(document.data)}"
         raise InputError(document.problem((), message))
@@ -99,7 +102,7 @@ def examine(document: Document, model: type[_Model]) -> Examined[_Model]:
                     problems.add(problem)
                 dropped.add(_existing(document.data, loc[:-1] if detail["type"] == "missing" else loc))
             found = Examined(None, (), frozenset(dropped), _names(document.data, dropped))
-            if () in dropped:
+            if () in dropped or len(problems) > _MANY:
                 break
         else:
             return Examined(instance, tuple(sorted(problems)), found.dropped, found.names)
@@ -117,16 +120,20 @@ def _without(value: Any, dropped: frozenset[_Loc], here: _Loc = ()) -> Any:
     return value
 
 
-def _names(data: Any, dropped: set[_Loc]) -> frozenset[str]:
-    """Return the names of the things among what was dropped: mappings, and entries of lists of names."""
-    found: set[str] = set()
-    for loc in dropped:
+def _names(data: Any, dropped: set[_Loc]) -> frozenset[tuple[str, ...]]:
+    """Return the words by which a message would name what was dropped: a name, or a name and a key."""
+    found: set[tuple[str, ...]] = set()
+    for loc in filter(None, dropped):
         value = data
         for part in loc:
             value = value[part]
-        last = value if isinstance(value, str) and isinstance(loc[-1], int) else loc[-1] if loc else None
-        if isinstance(last, str) and (last is value or not isinstance(value, str | int | float)):
-            found.add(last)
+        last = value if isinstance(value, str) and isinstance(loc[-1], int) else loc[-1]
+        if not isinstance(last, str):
+            continue
+        if last is value or not isinstance(value, str | int | float):
+            found.add((last,))
+        elif len(loc) > 1:
+            found.add((str(loc[-2]), last))
     return frozenset(found)
 
 
