@@ -62,11 +62,22 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
     wanted = f"a recorded denial by {expected.by!r}" if expected.by else "a recorded denial"
     if hop == "any":
         state = "held" if not evidence.attempt.succeeded and passport.sightings else "broken"
-        yield Finding("denied", state, hop, "the flow is denied somewhere", "no answer for the client" if state == "held" else "the client was served")
+        yield Finding(
+            "denied",
+            state,
+            hop,
+            "the flow is denied somewhere",
+            "no answer for the client" if state == "held" else "the client was served",
+        )
         return
     found = decisions(hop, passport)
     if not found:
         seen = passport.at(hop)
+        for sighting in seen:
+            if sighting.event == "connection" and sighting.onward and not sighting.facts.get("failure"):
+                passed = f"it let the flow through, as {sighting.onward.src}:{sighting.onward.sport}"
+                yield Finding("denied", "broken", hop, wanted, passed)
+                return
         if seen:
             yield Finding("denied", "unknown", hop, wanted, "packets of the flow, and no decision in its log")
             return

@@ -244,6 +244,8 @@ class Proxy:
             async with asyncio.timeout(self._config.connect_timeout):
                 await asyncio.get_running_loop().sock_connect(upstream, connection.server.forward_to)
         except OSError as error:
+            # The address was chosen by the route: it tells whose the packets are that got no answer.
+            connection.upstream_local = written(upstream.getsockname())
             upstream.close()
             if not quietly:
                 self._report("upstream-failed", connection, reason=name_of(error))
