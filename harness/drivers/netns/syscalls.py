@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
+import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_FS = 0x00000200
@@ -35,6 +37,8 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 0x06
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -106,6 +110,14 @@ def prctl(option: int, *arguments: int) -> int:
     """Operate on the calling thread (or process, as the option says)."""
     padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
     return _checked(f"prctl {option}", _libc.prctl(option, *padded))
+
+
+def deafen(fd: int) -> None:
+    """Let a socket receive nothing more: a packet filter that takes no byte of any packet (socket(7))."""
+    program = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RETURN, 0, 0, 0))
+    described = struct.pack("HP", 1, ctypes.addressof(program))
+    with socket.socket(fileno=os.dup(fd)) as same:
+        same.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
