@@ -30,7 +30,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as kubectl does: no lines, three spaces apart."""
     widths = [max(len(str(row[column])) for row in [headings, *rows]) for column in range(len(headings))]
     for row in [headings, *rows]:
-        click.echo("   ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "   ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def show(driver: Driver, lab_name: str | None, what: str, namespace: str | None) -> None:
@@ -55,7 +57,9 @@ def _pods(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
         running = sum(code is None for code in codes)
         namespace, _, name = node.name.partition("/")
         status = "Running" if running == len(codes) else "Error"
-        rows.append((namespace, name, f"{running}/{len(codes)}", status, str(lab.bindings.address(node)), node.host))
+        rows.append(
+            (namespace, name, f"{running}/{len(codes)}", status, str(lab.bindings.address(node)), node.host)
+        )
     return ("NAMESPACE", "NAME", "READY", "STATUS", "IP", "NODE"), rows
 
 
@@ -65,7 +69,17 @@ def _services(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
         namespace, _, name = full.partition("/")
         found = ",".join(f"{ip}:{port}" for _, ip, port in endpoints(lab.plan, lab.bindings, service))
         labels = ",".join(f"{key}={value}" for key, value in service.labels.items()) or "<none>"
-        rows.append((namespace, name, "ClusterIP", str(lab.bindings.cluster_ips[full]), f"{service.port}", found, labels))
+        rows.append(
+            (
+                namespace,
+                name,
+                "ClusterIP",
+                str(lab.bindings.cluster_ips[full]),
+                f"{service.port}",
+                found,
+                labels,
+            )
+        )
     return ("NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "PORT", "ENDPOINTS", "LABELS"), rows
 
 
@@ -79,7 +93,11 @@ def _cluster_nodes(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
 
 def _nodes_at(lab: Any, placement: str) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = [
-        (node.name, ",".join(node.kinds), ",".join(f"{n}:{lab.bindings.addresses[node.name, n]}" for n, _ in node.on))
+        (
+            node.name,
+            ",".join(node.kinds),
+            ",".join(f"{n}:{lab.bindings.addresses[node.name, n]}" for n, _ in node.on),
+        )
         for node in lab.plan.nodes
         if node.placement == placement
     ]
@@ -89,7 +107,11 @@ def _nodes_at(lab: Any, placement: str) -> tuple[Sequence[str], list[Sequence[st
 def _taps(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for node in lab.plan.nodes:
-        taps = [f"{node.name}.eth0"] if node.placement == "pod" else [f"{node.name}.{network}" for network, _ in node.on]
+        taps = (
+            [f"{node.name}.eth0"]
+            if node.placement == "pod"
+            else [f"{node.name}.{network}" for network, _ in node.on]
+        )
         rows += [(tap, node.name) for tap in taps]
     return ("TAP", "NODE"), rows
 
@@ -98,7 +120,9 @@ def _programs(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for program in lab.programs():
         state = "Running" if program["code"] is None else f"Ended {program['code']}"
-        rows.append((program["node"], program["name"], state, str(program["pid"]), " ".join(program["argv"])[:80]))
+        rows.append(
+            (program["node"], program["name"], state, str(program["pid"]), " ".join(program["argv"])[:80])
+        )
     return ("NODE", "NAME", "STATUS", "PID", "COMMAND"), rows
 
 
@@ -197,7 +221,13 @@ def _copy_size(ours: int, master: int) -> None:
 
 
 def print_logs(
-    node: str, namespace: str | None, container: str | None, lab_name: str | None, driver: Any, *, follow: bool
+    node: str,
+    namespace: str | None,
+    container: str | None,
+    lab_name: str | None,
+    driver: Any,
+    *,
+    follow: bool,
 ) -> None:
     """Print the recorded lines of a node's programs, and with -f those that come."""
     lab = driver.attach(only_lab(driver, lab_name))
@@ -225,12 +255,14 @@ def _lines(lab: Any, node: str, container: str | None, mark: Any, *, follow: boo
             for when, line in lines
         )
         if container in (None, _RULES):
-            merged = sorted([*merged, *((entry.time, _RULES, _rule_line(entry)) for entry in found.nflog.get(node, ()))])
+            merged = sorted(
+                [*merged, *((entry.time, _RULES, _rule_line(entry)) for entry in found.nflog.get(node, ()))]
+            )
         yield from (line for _, _, line in merged)
         if not follow or time.monotonic() > deadline:
             return
         mark = now
-        lab.wait_for_lines(now, 1.0)
+        lab.wait_for("lines", now, 1.0)
 
 
 def _rule_line(entry: Any) -> str:

@@ -44,12 +44,14 @@ def write_pcapng(
     target: str | os.PathLike[str] | IO[bytes],
     taps: Sequence[TapInfo],
     records: Iterable[tuple[int, Frame, str | None]],
+    *,
+    in_order: bool = False,
 ) -> None:
     """Write a file of frames in order of time; a record is the tap's number from 0, the frame and a comment.
 
-    Checksums that were left to an interface are filled in.
+    Checksums that were left to an interface are filled in. Records that are `in_order` are written as they come.
     """
-    ordered = sorted(records, key=lambda record: record[1].time)
+    ordered = records if in_order else sorted(records, key=lambda record: record[1].time)
     with Path(target).open("wb") if isinstance(target, str | os.PathLike) else nullcontext(target) as file:
         file.write(_section())
         file.writelines(_interface(tap) for tap in taps)
@@ -59,7 +61,7 @@ def write_pcapng(
 
 
 def mended(data: bytes, link: int = ETHERNET) -> bytes:
-    """Return a frame with its TCP or UDP checksum computed; as it was when it is of no such kind or cut off."""
+    """Return a frame with its TCP or UDP checksum computed; as it was when it has none or was cut off."""
     offset = 0
     if link == ETHERNET:
         offset = 14

@@ -72,7 +72,9 @@ class Session:
             begun = time.monotonic()
             failed = self._failed_control(item)
             if failed is not None:
-                self._results[item.id] = Result(item, conclude([failed]), None, None, time.monotonic() - begun)
+                self._results[item.id] = Result(
+                    item, conclude([failed]), None, None, time.monotonic() - begun
+                )
             elif _is_probed_denial(item):
                 self._run_together(item)
             else:
@@ -103,7 +105,9 @@ class Session:
             if self._results[item.id].verdict.state != "held":
                 return
             evidence, passport, verdict = self._attempt([item])[0]
-            self._results[item.id] = Result(item, verdict, evidence, passport, time.monotonic() - begun, tries)
+            self._results[item.id] = Result(
+                item, verdict, evidence, passport, time.monotonic() - begun, tries
+            )
 
     def _run(self, item: Item) -> Result:
         self._told(item.id)
@@ -175,12 +179,14 @@ class Session:
             if left <= 0:
                 return {
                     name: [
-                        Finding("quiet", "unknown", hop, f"{what} within {QUIET_SECONDS:g} s", "nothing of it")
+                        Finding(
+                            "quiet", "unknown", hop, f"{what} within {QUIET_SECONDS:g} s", "nothing of it"
+                        )
                         for hop, what in ends
                     ]
                     for name, ends in waiting.items()
                 }
-            lab.wait_for_lines(now, left)
+            lab.wait_for("lines", now, left)
 
 
 def _is_probed_denial(item: Item) -> bool:

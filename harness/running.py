@@ -57,8 +57,8 @@ class RunningLab(Protocol):
     def collect(self, mark: Mark, kinds: Sequence[str] = ("lines", "conntrack", "nflog", "frames")) -> Raw:
         """Return what was recorded since a mark."""
 
-    def wait_for_lines(self, mark: Mark, seconds: float) -> None:
-        """Return when any program printed something since the mark, or after `seconds`."""
+    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
+        """Return when something of a kind (`lines`, `frames`, ...) was recorded since the mark, or after `seconds`."""
 
     def barrier(self, seconds: float) -> Sequence[str]:
         """Prove that every tap sees: send a nonce through each; return the taps where it did not come back."""
@@ -90,5 +90,3 @@ class Driver(Protocol):
 
     def binding(self, plan: Plan) -> Bindings:
         """Return the addresses of a plan."""
-
-

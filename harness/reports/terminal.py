@@ -62,7 +62,9 @@ class Terminal:
         self.quiet()
         state = result.verdict.state
         line = Text.assemble(
-            (f"{_MARKS[state]} {state:<8}", _STYLES[state]), result.item.id, (f"  {result.seconds:.2f} s", "dim")
+            (f"{_MARKS[state]} {state:<8}", _STYLES[state]),
+            result.item.id,
+            (f"  {result.seconds:.2f} s", "dim"),
         )
         if result.flaky:
             line.append(f"  flaky: {result.tries} tries, and not all alike", "yellow")
@@ -80,7 +82,9 @@ class Terminal:
     def summary(self, summary: Summary, folder: str) -> None:
         """Print the table of all flows and where the files are."""
         self.quiet()
-        table = Table(title=f"{summary.lab}: {summary.title}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table = Table(
+            title=f"{summary.lab}: {summary.title}", title_justify="left", box=None, padding=(0, 2, 0, 0)
+        )
         for heading in ("verdict", "from", "to", "expected", "evidence"):
             table.add_column(heading, overflow="fold")
         for result in summary.results:

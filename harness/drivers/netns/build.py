@@ -55,14 +55,19 @@ def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Bu
         batch: list[netlink.Message] = []
         for name, index in bridges.items():
             # a kernel name has 15 bytes at most; the fabric's bridges are seen by nobody but us
-            batch += [netlink.bridge(f"br{index}", index, f"02:ff:00:00:00:{index:02x}"), netlink.link_set(index, up=True)]
+            batch += [
+                netlink.bridge(f"br{index}", index, f"02:ff:00:00:00:{index:02x}"),
+                netlink.link_set(index, up=True),
+            ]
         port = _FIRST_PORT
         for built in spaces.values():
             for number, nic in enumerate(built.space.nics):
                 if nic.bridge is None:
                     continue
                 index = built.indexes[nic.name] = _FIRST_NIC + number
-                batch.append(_pair(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, built.place.net))
+                batch.append(
+                    _pair(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, built.place.net)
+                )
                 batch.append(netlink.link_set(port, up=True, master=bridges[nic.bridge]))
                 port += 1
         fabric.send(batch)
@@ -74,7 +79,9 @@ def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Bu
     return spaces
 
 
-def _pair(name: str, index: int, mac: str, peer: str, peer_index: int, peer_mac: str, peer_net: int) -> netlink.Message:  # noqa: PLR0913
+def _pair(
+    name: str, index: int, mac: str, peer: str, peer_index: int, peer_mac: str, peer_net: int
+) -> netlink.Message:  # noqa: PLR0913
     return netlink.veth(name, index, mac, peer, peer_index, peer_mac, peer_net, MTU)
 
 
@@ -101,7 +108,9 @@ def _configuration(built: Built) -> list[netlink.Message]:
     for nic in space.nics:
         batch += [netlink.address(index_of[nic.name], address) for address in nic.addresses]
         batch.append(netlink.link_set(index_of[nic.name], up=True))
-    batch += [netlink.neighbour(index_of[entry.device], entry.address, entry.mac) for entry in space.neighbours]
+    batch += [
+        netlink.neighbour(index_of[entry.device], entry.address, entry.mac) for entry in space.neighbours
+    ]
     for route in space.routes:
         batch.append(
             netlink.route(

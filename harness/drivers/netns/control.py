@@ -77,8 +77,9 @@ class Connection:
             "close_window": self._close_window,
             "mark": self._mark,
             "collect": self._collect,
-            "wait_for_lines": self._wait_for_lines,
+            "wait_for": self._wait_for,
             "barrier": self._barrier,
+            "blind": self._blind,
             "probe": self._probe,
             "counters": self._counters,
             "network": self._network,
@@ -117,7 +118,9 @@ class Connection:
             request = json.loads(line)
             answer["id"] = request.pop("id", None)
             if request.pop("protocol", None) != PROTOCOL:
-                raise Wrong(f"this lab speaks protocol {PROTOCOL} of egresslab {__version__}; use that version, or `down`")
+                raise Wrong(
+                    f"this lab speaks protocol {PROTOCOL} of egresslab {__version__}; use that version, or `down`"
+                )
             op = self._ops.get(request.pop("op", ""))
             if op is None:
                 raise Wrong("unknown operation")
@@ -128,7 +131,9 @@ class Connection:
                 result, send = result
             answer |= {"ok": True, "result": result}
         except (Wrong, TypeError, KeyError, ValueError, netlink.NetlinkError, OSError) as error:
-            answer["error"] = f"{type(error).__name__}: {error}" if not isinstance(error, Wrong) else str(error)
+            answer["error"] = (
+                f"{type(error).__name__}: {error}" if not isinstance(error, Wrong) else str(error)
+            )
         finally:
             for fd in fds:
                 os.close(fd)
@@ -218,15 +223,17 @@ class Connection:
             "recorded": recorder.since(mark, kinds),
             "lost": recorder.lost(mark),
             "ended": self._lab.programs.ended(),
-            "interfaces": {name: built.tap_names(self._lab.payload.layout) for name, built in self._lab.spaces.items()},
+            "interfaces": {
+                name: built.tap_names(self._lab.payload.layout) for name, built in self._lab.spaces.items()
+            },
         }
         memory = os.memfd_create("collected")
         with os.fdopen(os.dup(memory), "wb") as file:
             pickle.dump(found, file)
         return None, [memory]
 
-    def _wait_for_lines(self, mark: dict[str, dict[str, int]], seconds: float) -> None:
-        self._lab.recorder.wait_for_lines(mark, seconds)
+    def _wait_for(self, kind: str, mark: dict[str, dict[str, int]], seconds: float) -> None:
+        self._lab.recorder.wait_for(kind, mark, seconds)
 
     def _barrier(self, seconds: float) -> dict[str, list[str]]:
         """Send a nonce out of every tapped interface and wait until every tap on its way recorded it."""
@@ -247,6 +254,9 @@ class Connection:
                 send_nonce(built.raw, index, token)
         missing = recorder.wait_for_tokens(wanted, mark, seconds)
         return {"blind": sorted({names[token] for tokens in missing.values() for token in tokens})}
+
+    def _blind(self, node: str) -> None:
+        self._lab.recorder.blind(node)
 
     def _probe(self, probes: list[dict[str, Any]], in_flight: int) -> tuple[None, list[int]]:
         engine = Engine(self._open_socket, self._resolver)

@@ -90,7 +90,9 @@ class NamespaceLab:
         code = ended["code"] if in_time else None
         return CommandResult(tuple(argv), code, *streams)
 
-    def interactive(self, node: str, argv: Sequence[str], fds: tuple[int, int, int] | None) -> tuple[int | None, int | None]:
+    def interactive(
+        self, node: str, argv: Sequence[str], fds: tuple[int, int, int] | None
+    ) -> tuple[int | None, int | None]:
         """Start a command on our own streams, or on a new terminal when `fds` is None.
 
         Returns (child number, the terminal's master); the child is None when the program is not there.
@@ -140,14 +142,18 @@ class NamespaceLab:
         recorded = {kind: found["recorded"].get(kind, {}) for kind in _EVERYTHING}
         return Raw(**recorded, lost=found["lost"], ended=found["ended"], interfaces=found["interfaces"])
 
-    def wait_for_lines(self, mark: Mark, seconds: float) -> None:
-        """Return when any program printed something since the mark, or after `seconds`."""
-        self._client.call("wait_for_lines", mark={"lines": mark.ends.get("lines", {})}, seconds=seconds)
+    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
+        """Return when something of a kind was recorded since the mark, or after `seconds`."""
+        self._client.call("wait_for", kind=kind, mark={kind: mark.ends.get(kind, {})}, seconds=seconds)
 
     def barrier(self, seconds: float) -> Sequence[str]:
         """Return the taps through which a nonce did not come back in time."""
         blind: Sequence[str] = self._client.call("barrier", seconds=seconds)["blind"]
         return blind
+
+    def blind(self, node: str) -> None:
+        """Let a node's tap see nothing more, for good: the harness must then say `unknown`."""
+        self._client.call("blind", node=node)
 
     def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
         """Return each node's named nftables counters."""

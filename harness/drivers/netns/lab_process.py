@@ -110,7 +110,8 @@ class Lab:
         place = self.spaces[start.space].place
         try:
             child = self.children.start(
-                Command(start.argv, environment, place, (nothing, writing, writing)), capabilities=start.capable
+                Command(start.argv, environment, place, (nothing, writing, writing)),
+                capabilities=start.capable,
             )
         except OSError as error:
             raise Failed(f"{start.space}: cannot start {start.argv[0]}: {error.strerror}") from error

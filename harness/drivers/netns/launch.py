@@ -143,7 +143,12 @@ def _payload(
 
 def _kept(programs: Iterable[str]) -> tuple[str, ...]:
     """Return the folders that must stay visible: interpreter, virtual environment, our package, private tools."""
-    folders = {sys.prefix, sys.base_prefix, str(_PROGRAMS.parent), os.path.dirname(os.path.realpath(_python()))}
+    folders = {
+        sys.prefix,
+        sys.base_prefix,
+        str(_PROGRAMS.parent),
+        os.path.dirname(os.path.realpath(_python())),
+    }
     folders |= {os.path.dirname(os.path.realpath(path)) for path in programs if path.startswith("/")}
     library = tools.library_path()
     if library:
@@ -170,7 +175,8 @@ def _await(status: int, name: str) -> tuple[tuple[str, float], ...]:
     error = failure.get("error") or f"the lab process ended without a word (status {failure.get('ended')})"
     if kind == "refused":
         raise MissingCapability(
-            "sandbox", f"this machine does not allow the sandbox: {error}; `egresslab doctor` says how to mend it"
+            "sandbox",
+            f"this machine does not allow the sandbox: {error}; `egresslab doctor` says how to mend it",
         )
     words = str(failure.get("stderr", "")).strip()
     raise StartError(f"lab {shlex.quote(name)} did not come up: {error}" + (f"\n{words}" if words else ""))

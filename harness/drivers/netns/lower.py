@@ -39,13 +39,13 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
     return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
 
 
-def _space(
-    node: Node, plan: Plan, bindings: Bindings, runtime: Runtime, numbers: dict[str, int]
-) -> Space:
+def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime, numbers: dict[str, int]) -> Space:
     number = numbers[node.name]
     pod = node.placement == "pod"
     nics = (_pod_nic(node, bindings, number),) if pod else tuple(_nics(node, plan, bindings, number))
-    etc = {file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")}
+    etc = {
+        file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")
+    }
     hostname = node.name.partition("/")[2] if pod else node.name
     return Space(
         name=node.name,
@@ -108,7 +108,16 @@ def _with_extra(nics: tuple[Nic, ...], node: Node, plan: Plan, runtime: Runtime)
             and all(not own.startswith(f"{address}/") for own in nic.addresses)
         )
         found.append(
-            Nic(nic.name, nic.mac, nic.addresses + extra, nic.peer_space, nic.peer_name, nic.peer_mac, nic.bridge, nic.tap)
+            Nic(
+                nic.name,
+                nic.mac,
+                nic.addresses + extra,
+                nic.peer_space,
+                nic.peer_name,
+                nic.peer_mac,
+                nic.bridge,
+                nic.tap,
+            )
         )
     return tuple(found)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.drivers.netns import syscalls as sys_
 from harness.programs.conntrack import Events
 from harness.programs.nflog import Listener
 from harness.programs.tap import Tap
@@ -112,73 +113,6 @@ class Recorder:
             }
         return ends | {"lost": lost}
 
-    def since(self, position: int) -> list[Any]:
-        return self.items[max(0, position - self.dropped) :]
-
-    def give_up(self, count: int) -> None:
-        del self.items[:count]
-        self.dropped += count
-
-
-class Recorder:
-    """Everything seen, by kind (`frames`, `conntrack`, `nflog`, `lines`) and by node or program."""
-
-    def __init__(self) -> None:
-        self._series: dict[str, dict[str, _Series]] = {
-            kind: {} for kind in ("frames", "conntrack", "nflog", "lines")
-        }
-        self._taps: dict[str, Tap] = {}
-        self._conntrack: dict[str, Events] = {}
-        self._nflog: dict[str, Listener] = {}
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._poll = select.epoll()
-        self._failed: dict[int, str] = {}
-        self._counting = threading.Lock()
-        self._block_bytes = 0
-        self.changed = threading.Condition()
-        threading.Thread(target=self._run, name="record", daemon=True).start()
-
-    def watch(self, node: str, tap: Tap | None, conntrack: Events, nflog: Listener) -> None:
-        """Record a node from now on."""
-        if tap is not None:
-            self._taps[node] = tap
-            frames = self._new("frames", node)
-            self._register(tap.fileno(), lambda: self._keep_blocks(frames, tap.drain()))
-        self._conntrack[node], self._nflog[node] = conntrack, nflog
-        flows, entries = self._new("conntrack", node), self._new("nflog", node)
-        self._register(conntrack.fileno(), lambda: self._keep(flows, conntrack.read()))
-        self._register(nflog.fileno(), lambda: self._keep(entries, nflog.read()))
-
-    def watch_output(self, program: str, pipe: int) -> None:
-        """Record what a program prints, line by line, with the time at which each line was read."""
-        series = self._new("lines", program)
-        rest = b""
-
-        def handle() -> None:
-            nonlocal rest
-            data = os.read(pipe, 1 << 16)
-            *lines, rest = (rest + data).split(b"\n")
-            if not data:
-                self._poll.unregister(pipe)
-                os.close(pipe)
-                del self._handlers[pipe]
-            if (not data and rest) or len(rest) > _LONGEST_LINE:
-                lines, rest = [*lines, rest], b""
-            now = time.time_ns()
-            self._keep(series, [(now, line.decode(errors="replace")) for line in lines])
-            if len(series.items) > _MAX_LINES:
-                series.give_up(_MAX_LINES // 2)
-
-        self._register(pipe, handle)
-
-    def mark(self) -> Mark:
-        """Return the present end of every series."""
-        with self.changed:
-            return {
-                kind: {name: series.end for name, series in named.items()}
-                for kind, named in self._series.items()
-            }
-
     def since(self, mark: Mark, kinds: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
         """Return what was recorded since a mark, without series that gained nothing."""
         with self.changed:
@@ -191,13 +125,12 @@ class Recorder:
                 for kind in kinds
             }
 
-    def wait_for_lines(self, mark: Mark, seconds: float) -> None:
-        """Return when a program printed something since the mark, or after `seconds`."""
-        before = mark.get("lines", {})
+    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
+        """Return when something of a kind was recorded since the mark, or after `seconds`."""
+        before, series = mark.get(kind, {}), self._series[kind]
         with self.changed:
             self.changed.wait_for(
-                lambda: any(series.end > before.get(name, 0) for name, series in self._series["lines"].items()),
-                seconds,
+                lambda: any(one.end > before.get(name, 0) for name, one in series.items()), seconds
             )
 
     def lost(self, mark: Mark) -> dict[str, str]:
@@ -222,7 +155,13 @@ class Recorder:
         found |= {f"{node} conntrack": events.lost for node, events in self._conntrack.items()}
         return found | {f"{node} nflog": entries.lost for node, entries in self._nflog.items()}
 
-    def wait_for_tokens(self, wanted: dict[str, set[bytes]], mark: Mark, seconds: float) -> dict[str, set[bytes]]:
+    def blind(self, node: str) -> None:
+        """Let a node's tap see nothing more: a fault on purpose, which every later barrier must report."""
+        sys_.deafen(self._taps[node].fileno())
+
+    def wait_for_tokens(
+        self, wanted: dict[str, set[bytes]], mark: Mark, seconds: float
+    ) -> dict[str, set[bytes]]:
         """Wait until each node's tap has recorded its tokens; return those still missing, by node."""
         missing = {node: set(tokens) for node, tokens in wanted.items()}
         position = dict(mark.get("frames", {}))
@@ -274,6 +213,6 @@ class Recorder:
                 try:
                     if handler is not None:
                         handler()
-                except OSError as error:  # a source that fails is lost evidence, not the end of all the others
+                except OSError as error:  # one failed source is lost evidence, not the end of all others
                     self._failed[fd] = str(error)
                     self._poll.unregister(fd)
