@@ -51,13 +51,13 @@ __all__ = [
 
 
 def load_scenarios(
-    path: Path, lab: Lab | None = None, known_field: Callable[[str], bool] | None = None
+    path: Path, lab: Lab | None = None, check_field: Callable[[str], None] | None = None
 ) -> tuple[Item, ...]:
     """Return the cases of a scenario file; none when it is YAML that has no `scenarios` at its top.
 
-    Without `lab`, the one that the file names is read. `known_field` says whether scapy knows a packet field
-    such as IP.ttl. Names are unique among the files of a folder that are for the same lab, and a control may
-    be in another of them.
+    Without `lab`, the one that the file names is read. `check_field` raises ValueError for the name of a packet
+    field that nobody knows (IP.ttl is one that scapy knows). Names are unique among the files of a folder that
+    are for the same lab, and a control may be in another of them.
 
     Raises InputError with every problem of the file, and those of its lab.
     """
@@ -75,7 +75,7 @@ def load_scenarios(
         raise InputError(*sorted(problems, key=_order))
     words = words_of(lab)
     neighbours = list(_neighbours(path, document))
-    problems |= set(_problems(document, found, words, neighbours, known_field))
+    problems |= set(_problems(document, found, words, neighbours, check_field))
     if problems:
         raise InputError(*sorted(problems, key=_order))
     cases = _Cases(words, [(document, found.instance), *neighbours])
@@ -124,7 +124,7 @@ def _problems(
     found: Examined[ScenarioFile],
     words: Words,
     neighbours: list[tuple[source.Document, ScenarioFile]],
-    known_field: Callable[[str], bool] | None,
+    check_field: Callable[[str], None] | None,
 ) -> Iterator[Problem]:
     own = found.instance.scenarios if found.instance is not None else ()
     elsewhere = {scenario.name: other.path for other, file in neighbours for scenario in file.scenarios}
@@ -145,7 +145,7 @@ def _problems(
         seen.add(scenario.name)
         if complaints > MOST_COMPLAINTS:
             return
-        for place, message in scenario_checks.check(scenario, words, others, known_field):
+        for place, message in scenario_checks.check(scenario, words, others, check_field):
             complaints += 1
             full = found.original(("scenarios", index, *place))
             if not found.touched(full, message) and not (

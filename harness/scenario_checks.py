@@ -72,11 +72,11 @@ def check(
     scenario: Scenario,
     words: Words,
     others: Mapping[str, Scenario],
-    known_field: Callable[[str], bool] | None = None,
+    check_field: Callable[[str], None] | None = None,
 ) -> Found:
     """Yield everything that is wrong with a scenario, each with its place in it.
 
-    `others` are the scenarios of the same lab by name; `known_field` says whether a packet field exists.
+    `others` are the scenarios of the same lab by name; `check_field` raises ValueError for an unknown field.
     """
     yield from _sources(scenario, words)
     yield from _flow(scenario)
@@ -86,12 +86,12 @@ def check(
         if outcome is not None:
             for place, message in _denied(outcome, scenario, words):
                 yield ("expect", word, *place), message
-            yield from _outcome(word, outcome, words, known_field)
+            yield from _outcome(word, outcome, words, check_field)
             yield from _control_of_denial(scenario, word, outcome, words, others)
     if expect.allowed is not None:
         for place, message in _allowed(expect.allowed, words):
             yield ("expect", "allowed", *place), message
-        yield from _outcome("allowed", expect.allowed, words, known_field)
+        yield from _outcome("allowed", expect.allowed, words, check_field)
     yield from _control(scenario, others)
 
 
@@ -190,7 +190,7 @@ def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
         yield (), message
 
 
-def _outcome(word: str, outcome: Outcome, words: Words, known_field: Callable[[str], bool] | None) -> Found:
+def _outcome(word: str, outcome: Outcome, words: Words, check_field: Callable[[str], None] | None) -> Found:
     place = ("expect", word)
     if outcome.identity is not None and (message := _hop(outcome.identity.at, words)):
         yield (*place, "identity", "at"), message
@@ -202,18 +202,21 @@ def _outcome(word: str, outcome: Outcome, words: Words, known_field: Callable[[s
             known = nearest(source.is_, list(words.origins))
             yield (*place, "source", "is"), f"unknown source {source.is_!r}; {known}"
     for index, packets in enumerate(outcome.packets):
-        for below, message in _packets(packets, words, known_field):
+        for below, message in _packets(packets, words, check_field):
             yield (*place, "packets", index, *below), message
 
 
-def _packets(packets: Packets, words: Words, known_field: Callable[[str], bool] | None) -> Found:
+def _packets(packets: Packets, words: Words, check_field: Callable[[str], None] | None) -> Found:
     if packets.at not in words.taps:
         yield ("at",), f"unknown tap {packets.at!r}; {nearest(packets.at, list(words.taps))}"
     if packets.count is None and packets.are is None and not packets.layers and not packets.fields:
         yield (), "say what the packets are like: 'count', 'layers', 'fields' or 'are'"
     for name in packets.fields:
-        if known_field is not None and not known_field(name):
-            yield ("fields", name), f"scapy knows no field {name!r}"
+        try:
+            if check_field is not None:
+                check_field(name)
+        except ValueError as error:
+            yield ("fields", name), str(error)
 
 
 def _control_of_denial(

@@ -106,6 +106,10 @@ Marker = Annotated[
     AfterValidator(_label),
 ]
 FieldName = Annotated[str, Form(r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+$", "a packet's field such as IP.ttl")]
+LayerName = Annotated[str, Form(r"^[A-Za-z0-9_]+$", "a packet's layer such as TCP")]
+Layers = Annotated[
+    tuple[LayerName, ...], BeforeValidator(listed, json_schema_input_type=LayerName | list[LayerName])
+]
 Count = Annotated[
     int | str,
     BeforeValidator(_count),
@@ -159,7 +163,7 @@ class Packets(Entry):
     at: Line
     where: Line | None = None
     count: Count | None = None
-    layers: Lines = ()
+    layers: Layers = ()
     fields: dict[FieldName, Any] = Field(default_factory=dict)
     are: Literal["encrypted", "plain"] | None = None
 
