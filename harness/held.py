@@ -1,0 +1,153 @@
+"""Labs that a test process holds, and the runs of scenarios on them; knows nothing of the test runner."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness import lookup, tools
+from harness.commands import lab_for
+from harness.errors import InputError, LabError
+from harness.lab import load_lab
+from harness.report import Summary, write
+from harness.run import Result, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from harness.running import Driver, RunningLab
+    from harness.scenario import Item
+
+
+class Labs:
+    """The labs that this process holds, by lab file: each stands up once and ends with its last user.
+
+    `name` is the running lab to use, or the name of the one to start. Without it, a lab that is up by its
+    file's name is used, else one is started that is called after the file and this process. `worker` tells
+    processes apart that were given the same name.
+    """
+
+    def __init__(self, driver: str, name: str = "", worker: str = "") -> None:
+        self.driver_name = driver
+        self._name = name
+        self._worker = worker
+        self._held: dict[Path, tuple[ExitStack, RunningLab]] = {}
+        self._users: dict[Path, int] = {}
+
+    def take(self, path: Path) -> RunningLab:
+        """Return a lab that stands, until `give_back`.
+
+        Raises LabError when it does not come up, InputError when the one that is up has another text.
+        """
+        if path not in self._held:
+            lab = load_lab(path)
+            driver = self._driver()
+            stack = ExitStack()
+            running, _ = stack.enter_context(lab_for(driver, lab, path, self._name_for(lab.lab, driver)))
+            self._held[path] = (stack, running)
+        self._users[path] = self._users.get(path, 0) + 1
+        return self._held[path][1]
+
+    def give_back(self, path: Path) -> None:
+        """Give up a lab; it ends when nobody else here uses it, unless it was up before."""
+        self._users[path] -= 1
+        if not self._users[path]:
+            stack, _ = self._held.pop(path)
+            stack.close()
+
+    def _driver(self) -> Driver:
+        try:
+            module: Any = lookup.find("drivers", self.driver_name)
+        except lookup.UnknownName as error:
+            raise InputError(str(error)) from error
+        found: Driver = module
+        return found
+
+    def _name_for(self, lab: str, driver: Driver) -> str:
+        wanted = self._name or lab
+        if wanted in driver.running():
+            return wanted
+        if self._name:
+            return "-".join(filter(None, (self._name, self._worker)))
+        return f"{lab}-{os.getpid()}"
+
+
+@dataclass
+class _Run:
+    lab: RunningLab
+    session: Session
+    started: dt.datetime
+    begun: float
+    results: list[Result] = field(default_factory=list)
+
+
+class Runs:
+    """One run for each lab: its cases, a session from the first result asked for, reports at the end."""
+
+    def __init__(self, labs: Labs, out: Path) -> None:
+        self._labs = labs
+        self._out = out
+        self._cases: dict[Path, dict[str, Item]] = {}
+        self._runs: dict[Path, _Run | LabError] = {}
+
+    def add(self, lab: Path, case: Item) -> None:
+        """Make a case known, with its controls, whatever file they stand in and whether selected or not."""
+        self._cases.setdefault(lab, {})[case.id] = case
+        for control in case.controls:
+            if control.id not in self._cases[lab]:
+                self.add(lab, control)
+
+    def result(self, lab: Path, case: Item, selected: Iterable[Item]) -> Result:
+        """Return a case's result; `selected` are all cases of the lab that will be asked for.
+
+        Raises LabError, the same one for every case when the lab does not stand.
+        """
+        if lab not in self._runs:
+            try:
+                self._runs[lab] = self._begin(lab, tuple(selected))
+            except LabError as error:
+                self._runs[lab] = error
+        run = self._runs[lab]
+        if isinstance(run, LabError):
+            raise run
+        run.results.append(run.session.run(case))
+        return run.results[-1]
+
+    def end(self) -> Iterator[str]:
+        """Write each run's reports and give its lab back; yield a line about each, with its folder."""
+        runs, self._runs = self._runs, {}
+        with ExitStack() as stack:
+            for lab, run in runs.items():
+                if isinstance(run, _Run):
+                    stack.callback(self._labs.give_back, lab)
+            for run in runs.values():
+                if isinstance(run, _Run):
+                    yield self._write(run)
+
+    def _begin(self, lab: Path, selected: tuple[Item, ...]) -> _Run:
+        begun = time.monotonic()
+        started = dt.datetime.now(dt.UTC).astimezone()
+        running = self._labs.take(lab)
+        session = Session(running, tuple(self._cases[lab].values()), selected=selected)
+        return _Run(running, session, started, begun)
+
+    def _write(self, run: _Run) -> str:
+        lab = run.lab.plan.lab
+        summary = Summary(
+            lab.lab,
+            lab.title,
+            self._labs.driver_name,
+            tuple(run.results),
+            run.lab.phases,
+            tools.versions(),
+            run.started,
+            time.monotonic() - run.begun,
+        )
+        folder = write(summary, run.lab, self._out)
+        counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
+        return f"{lab.lab}: {counts or 'nothing judged'}; files in {os.path.relpath(folder)}"
