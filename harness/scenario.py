@@ -55,8 +55,8 @@ def load_scenarios(
 ) -> tuple[Item, ...]:
     """Return the cases of a scenario file; none when it is YAML that has no `scenarios` at its top.
 
-    Without `lab`, the one that the file names is read. `check_field` raises ValueError for the name of a packet
-    field that nobody knows (IP.ttl is one that scapy knows). Names are unique among the files of a folder that
+    Without `lab`, the one that the file names is read. `check_field` raises ValueError for the name of a
+    packet's field that nobody knows (scapy knows IP.ttl). Names are unique among the files of a folder that
     are for the same lab, and a control may be in another of them.
 
     Raises InputError with every problem of the file, and those of its lab.

@@ -160,7 +160,7 @@ def _place(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-class _StopReading(Exception):  # noqa: N818 - it ends the reading and never leaves this module
+class _StopReading(Exception):
     """Nothing after this problem can be read."""
 
     def __init__(self, problem: Problem) -> None:
