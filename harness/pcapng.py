@@ -49,7 +49,8 @@ def write_pcapng(
 ) -> None:
     """Write a file of frames in order of time; a record is the tap's number from 0, the frame and a comment.
 
-    Checksums that were left to an interface are filled in. Records that are `in_order` are written as they come.
+    Checksums that were left to an interface are filled in. Records that are `in_order` are written as
+    they come.
     """
     ordered = records if in_order else sorted(records, key=lambda record: record[1].time)
     with Path(target).open("wb") if isinstance(target, str | os.PathLike) else nullcontext(target) as file:

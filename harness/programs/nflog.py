@@ -49,10 +49,10 @@ class Entry:
 
 
 class Listener:
-    """A reader of one group in the network namespace that the calling thread is in now; it stays there for good.
+    """A reader of one group in the network namespace that the calling thread is in now, and stays in it.
 
     `lost` counts overflows of the socket and, by the numbers of the entries, each entry that did not arrive.
-    Raises OSError, EBUSY when the group has a reader.
+    Raises OSError, EPERM when the group has a reader already.
     """
 
     def __init__(self, group: int, copy_range: int = 256) -> None:

@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def alone(test: Callable[P, None]) -> Callable[P, None]:
-    """Run a test in namespaces of its own, where it has every capability and sees a network of only `lo`, down."""
+    """Run a test in namespaces of its own, with every capability and nothing but `lo`, down."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import time
 
 import pytest
+from own_namespace import alone, here, move_to, new_network
 
 from harness import netlink
-from own_namespace import alone, here, move_to, new_network
 
 pytestmark = pytest.mark.live
 
@@ -31,10 +30,9 @@ def up_pair(route: netlink.Socket) -> None:
     )
 
 
-@pytest.mark.live
 @alone
 def test_pair_across_namespaces_carries_traffic() -> None:
-    """A pair whose peer was made straight in another namespace, with addresses and neighbours, answers at once."""
+    """A pair whose peer was made straight in another namespace carries traffic at once."""
     home, away = here(), new_network()
     route = netlink.Socket()
     move_to(away)
@@ -60,12 +58,18 @@ def test_pair_across_namespaces_carries_traffic() -> None:
         peer = listener.accept()[1]
     assert peer[0] == "10.0.0.1"
     there = {link.index: link for link in far.links()}[7]
-    assert (there.name, there.mac, there.mtu, there.up, there.kind) == ("eth0", MAC.format(7), 1400, True, "veth")
+    assert (there.name, there.mac, there.mtu, there.up, there.kind) == (
+        "eth0",
+        MAC.format(7),
+        1400,
+        True,
+        "veth",
+    )
 
 
 @alone
 def test_every_object_reads_back_as_written() -> None:
-    """What was made is what the dumps tell: links with kind and master, addresses, routes, rules, neighbours."""
+    """What was made is what the dumps tell, kind by kind."""
     with netlink.Socket() as route:
         up_pair(route)
         route.send(
@@ -95,13 +99,22 @@ def test_every_object_reads_back_as_written() -> None:
         assert (links["vxlan0"].kind, links["vxlan0"].mtu, links["mac0"].parent) == ("vxlan", 1450, 2)
         assert "10.0.0.1/24" in {found.address for found in route.addresses() if found.index == 2}
         main = {found.dst: found for found in route.routes(netlink.MAIN)}
-        assert (main["10.1.0.0/16"].gateway, main["10.1.0.0/16"].proto, main["10.1.0.0/16"].dev) == ("10.0.0.2", "boot", 2)
+        assert (main["10.1.0.0/16"].gateway, main["10.1.0.0/16"].proto, main["10.1.0.0/16"].dev) == (
+            "10.0.0.2",
+            "boot",
+            2,
+        )
         assert (main["10.3.0.0/26"].type, main["10.3.0.0/26"].proto) == ("blackhole", "bird")
         assert main["10.0.0.0/24"].proto == "kernel"
         (far,) = route.routes(1000)
         assert (far.dst, far.scope, far.src, far.table) == ("10.2.0.0/16", "link", "10.0.0.1", 1000)
         first, last = sorted(route.routes(100), key=lambda found: found.metric)
-        assert (first.gateway, first.onlink, last.type, last.metric) == ("192.0.2.1", True, "unreachable", 4278198272)
+        assert (first.gateway, first.onlink, last.type, last.metric) == (
+            "192.0.2.1",
+            True,
+            "unreachable",
+            4278198272,
+        )
         rules = {found.priority: found for found in route.rules()}
         assert (rules[100].src, rules[100].table, rules[100].action) == ("10.0.0.0/24", 1000, "table")
         assert (rules[99].dst, rules[99].mark, rules[99].action) == ("10.9.0.0/16", 0x10, "blackhole")
@@ -157,7 +170,7 @@ def test_ipv6_is_spoken() -> None:
 
 @alone
 def test_refusal_names_its_message() -> None:
-    """Of a batch the error tells which message it was, what it asked for, and the kernel's own explanation."""
+    """The error tells which message of a batch it was, what it asked for, and the kernel's explanation."""
     with netlink.Socket() as route:
         up_pair(route)
         batch = [
@@ -237,7 +250,6 @@ def test_a_hundred_pods_stand_in_little_time() -> None:
     home = here()
     with netlink.Socket() as node:
         started = time.perf_counter()
-        batch: list[netlink.Message] = []
         for number in range(100):
             away = new_network()
             move_to(away)
@@ -264,7 +276,5 @@ def test_a_hundred_pods_stand_in_little_time() -> None:
                     ]
                 )
         took = time.perf_counter() - started
-        assert not batch
         assert sum(link.kind == "veth" for link in node.links()) == 100
-    os.write(2, f"100 pods: {took * 1000:.0f} ms\n".encode())
     assert took < 5
