@@ -84,6 +84,10 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         if passport.ambiguous:
             yield Finding("denied", "unknown", hop, wanted, "; ".join(passport.ambiguous))
             return
+        gap = evidence.gap(hop)
+        if gap is not None:
+            yield Finding("denied", "unknown", hop, wanted, f"nothing, and {gap}")
+            return
         last = passport.hops()[-1] if passport.hops() else "nowhere"
         yield Finding("denied", "broken", hop, wanted, f"nothing of the flow; last seen at {last}")
         return

@@ -61,7 +61,9 @@ class Attempt:
         if self.command is not None:
             return self.command.stdout + self.command.stderr
         if self.outcome is not None:
-            return "\n".join([*self.outcome.lines, f"{self.outcome.stage}: {self.outcome.status} {self.outcome.detail}"])
+            return "\n".join(
+                [*self.outcome.lines, f"{self.outcome.stage}: {self.outcome.status} {self.outcome.detail}"]
+            )
         return ""
 
     @property
@@ -111,3 +113,14 @@ class Evidence:
     bindings: Bindings
     attempt: Attempt
     recorded: Recorded
+
+    def gap(self, hop: str) -> str | None:
+        """Say why records of a hop may lack something of the flow: lost evidence or a blind tap; None if neither."""
+        node = self.attempt.pod if hop == SIDECAR else hop
+        for tap in self.recorded.blind:
+            if tap.rpartition(".")[0] == node:
+                return f"the tap {tap} is blind"
+        for source, reason in self.recorded.lost.items():
+            if (source.rpartition(" ")[0] or source) in (node, "source"):
+                return reason
+        return None

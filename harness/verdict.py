@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness import lookup
-from harness.evidence import SIDECAR, Evidence, Finding
+from harness.evidence import Evidence, Finding
 from harness.passport import Passport
 from harness.scenario import Allowed, Denied, Expect, Outcome
 
@@ -64,7 +64,9 @@ def judge(evidence: Evidence, passport: Passport) -> Verdict:
 def conclude(findings: list[Finding]) -> Verdict:
     """Return the verdict that findings add up to; none at all is unknown."""
     states = {finding.state for finding in findings}
-    state: State = "broken" if "broken" in states else "unknown" if "unknown" in states or not states else "held"
+    state: State = (
+        "broken" if "broken" in states else "unknown" if "unknown" in states or not states else "held"
+    )
     return Verdict(state, tuple(findings))
 
 
@@ -78,12 +80,7 @@ def _lab_is_well(evidence: Evidence) -> Iterator[Finding]:
 def _evidence_is_whole(outcome: Outcome, evidence: Evidence) -> Iterator[Finding]:
     """Yield what was lost at any hop that the scenario speaks of."""
     hops = {*getattr(outcome, "path", ()), *getattr(outcome, "unseen_by", ()), getattr(outcome, "at", "")}
-    hops = {evidence.attempt.pod if hop == SIDECAR else hop for hop in hops}
-    for source, reason in evidence.recorded.lost.items():
-        node = source.rpartition(" ")[0] if " " in source else source
-        if node in hops or node == "source":
-            yield Finding("evidence", "unknown", node, "whole evidence", reason)
-    for tap in evidence.recorded.blind:
-        node = tap.rpartition(".")[0]
-        if node in hops:
-            yield Finding("evidence", "unknown", node, "a tap that sees", f"the tap {tap} is blind")
+    for hop in sorted(hops):
+        gap = evidence.gap(hop)
+        if gap is not None:
+            yield Finding("evidence", "unknown", hop, "whole evidence", gap)

@@ -39,20 +39,35 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
         seen = passport.at(hop)
         if not seen:
             before = passport.hops()[-1] if passport.hops() else "nowhere"
+            gap = evidence.gap(hop)
             if passport.ambiguous:
                 yield Finding("path", "unknown", hop, "the flow passes here", "; ".join(passport.ambiguous))
+            elif gap is not None:
+                yield Finding("path", "unknown", hop, "the flow passes here", f"nothing, and {gap}")
             else:
-                yield Finding("path", "broken", hop, "the flow passes here", f"nothing; last seen at {before}")
+                yield Finding(
+                    "path", "broken", hop, "the flow passes here", f"nothing; last seen at {before}"
+                )
             return
         if _keeps_log(hop, evidence) and not any(sighting.witness == "log" for sighting in seen):
-            yield Finding("path", "unknown", hop, "its log records the flow", "packets of it, and no line in its log")
+            yield Finding(
+                "path", "unknown", hop, "its log records the flow", "packets of it, and no line in its log"
+            )
             return
         first = min(sighting.time for sighting in seen)
         if first < reached:
-            yield Finding("path", "broken", hop, f"the order {' > '.join(path)}", "the flow earlier than at the hop before")
+            yield Finding(
+                "path",
+                "broken",
+                hop,
+                f"the order {' > '.join(path)}",
+                "the flow earlier than at the hop before",
+            )
             return
         reached = first if hop != SIDECAR else reached
-        yield Finding("path", "held", hop, "the flow passes here", ", ".join(sorted({s.witness for s in seen})))
+        yield Finding(
+            "path", "held", hop, "the flow passes here", ", ".join(sorted({s.witness for s in seen}))
+        )
 
 
 def _keeps_log(hop: str, evidence: Evidence) -> bool:

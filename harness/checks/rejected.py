@@ -16,5 +16,9 @@ def judge(expected: Denied, evidence: Evidence, passport: Passport) -> Iterator[
     if expected.at != "any":
         answer = answer_of(expected.at, evidence, passport)
         wanted = "an answer towards the client (RST, ICMP, TLS alert or FIN)"
+        gap = evidence.gap(expected.at)
+        if answer is Answer.NONE and gap is not None:
+            yield Finding("rejected", "unknown", expected.at, wanted, f"none, and {gap}")
+            return
         state = "broken" if answer is Answer.NONE else "held"
         yield Finding("rejected", state, expected.at, wanted, answer.value)
