@@ -71,7 +71,9 @@ def main() -> None:
 @click.option("--name", help="The running lab to use, when it is not called as its file says.")
 @click.option("-k", "words", default="", help="Only scenarios whose id contains this.")
 @click.option("-m", "label", default="", help="Only scenarios with this label.")
-@click.option("--keep", type=click.Choice(["never", "on-failure", "always"]), default="never", show_default=True)
+@click.option(
+    "--keep", type=click.Choice(["never", "on-failure", "always"]), default="never", show_default=True
+)
 @click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
 @click.option("-v", "--verbose", count=True, help="Time per phase and every finding; twice: passports.")
@@ -143,7 +145,11 @@ def shell(ctx: click.Context, node: str, namespace: str | None, lab_name: str | 
     """Open a shell in a pod or on a node."""
     from harness.look import execute  # noqa: PLC0415
 
-    ctx.exit(execute(node, ("/bin/sh", "-i"), namespace, None, stdin=True, tty=True, lab_name=lab_name, driver=driver))
+    ctx.exit(
+        execute(
+            node, ("/bin/sh", "-i"), namespace, None, stdin=True, tty=True, lab_name=lab_name, driver=driver
+        )
+    )
 
 
 @main.command()
@@ -163,7 +169,9 @@ def logs(**options: Any) -> None:
 @main.command()
 @click.argument("where", nargs=-1)
 @click.option("--tap", "taps", multiple=True, help="Only this tap (`get taps` lists them); may be repeated.")
-@click.option("-w", "file", type=click.Path(path_type=Path), help="Write pcapng to this file, `-` for standard output.")
+@click.option(
+    "-w", "file", type=click.Path(path_type=Path), help="Write pcapng to this file, `-` for standard output."
+)
 @click.option("-c", "count", type=int, help="Stop after so many packets.")
 @click.option("--lab", "lab_name", help="Which lab, when several are up.")
 @driver_option

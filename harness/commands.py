@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import fnmatch
 import os
 import time
@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from harness import lookup, shipped, tools
+from harness.capture import check_name
 from harness.errors import InputError, LabError
 from harness.lab import Lab, load_lab
 from harness.plan import make_plan
@@ -72,7 +73,7 @@ def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path
     problems: list[Any] = []
     for file in dict.fromkeys(files):
         try:
-            for item in load_scenarios(file, lab):
+            for item in load_scenarios(file, lab, check_name):
                 by_lab.setdefault(only or shipped.lab_of(file), []).append(item)
         except InputError as error:
             problems += error.problems
@@ -97,7 +98,7 @@ def _test_lab(  # noqa: PLR0913 - as above
 
     lab = load_lab(path)
     selected = [item for item in items if _selected(item, words, label, lab)]
-    started = datetime.datetime.now(datetime.UTC).astimezone()
+    started = dt.datetime.now(dt.UTC).astimezone()
     begun = time.monotonic()
     results: list[Result] = []
     with Terminal(verbose=verbose) as terminal:
@@ -107,7 +108,7 @@ def _test_lab(  # noqa: PLR0913 - as above
         terminal.doing(f"standing up {lab.lab}")
         with lab_for(driver, lab, path, name or lab.lab, keep) as (running, failed):
             terminal.up(running.name, running.phases, time.monotonic() - begun)
-            session = Session(running, items, lambda item: terminal.doing(f"trying {item}"), selected)
+            session = Session(running, selected, lambda item: terminal.doing(f"trying {item}"))
             for item in selected:
                 results.append(session.run(item))
                 failed.append(results[-1].verdict.state != "held")
@@ -174,10 +175,14 @@ def stand_up(lab_name: str, name: str | None, verbose: int, driver: Driver) -> N
     lab = load_lab(path)
     name = name or lab.lab
     begun = time.monotonic()
-    running = driver.up(make_plan(lab), name, (str(path.resolve()), path.read_text(encoding="utf-8")), owned=False)
+    running = driver.up(
+        make_plan(lab), name, (str(path.resolve()), path.read_text(encoding="utf-8")), owned=False
+    )
     try:
         pods = len(running.plan.pods)
-        click.echo(f"lab {name} is up after {time.monotonic() - begun:.2f} s: {pods} pods, {len(running.plan.nodes)} nodes")
+        click.echo(
+            f"lab {name} is up after {time.monotonic() - begun:.2f} s: {pods} pods, {len(running.plan.nodes)} nodes"
+        )
         if verbose:
             for phase, seconds in running.phases:
                 click.echo(f"  {phase:<16} {seconds:6.3f} s")

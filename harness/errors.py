@@ -1,11 +1,11 @@
 """The errors of Egress Lab, one tree.
 
-    LabError                 something this project says in one sentence; never a traceback for a user
-    +-- InputError           a lab or scenario file, or a command line, cannot be used (exit code 2)
-    +-- MissingCapability    this machine or driver cannot do what the lab needs (exit code 3 or 4)
-    +-- StartError           the lab did not come up, and everything of it was taken down (exit code 4)
-    +-- GoneError            the running lab went away or cannot be reached (exit code 4)
-    +-- LostEvidence         what a verdict needs was not recorded; the verdict is `unknown` (exit code 3)
+LabError                 something this project says in one sentence; never a traceback for a user
++-- InputError           a lab or scenario file, or a command line, cannot be used (exit code 2)
++-- MissingCapability    this machine or driver cannot do what the lab needs (exit code 3 or 4)
++-- StartError           the lab did not come up, and everything of it was taken down (exit code 4)
++-- GoneError            the running lab went away or cannot be reached (exit code 4)
++-- LostEvidence         what a verdict needs was not recorded; the verdict is `unknown` (exit code 3)
 """
 
 from __future__ import annotations

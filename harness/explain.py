@@ -8,7 +8,19 @@ from harness.evidence import Sighting
 from harness.programs.fivetuple import FiveTuple
 from harness.run import Result
 
-_WORTH = ("identity", "verdict", "by", "rule", "reason", "translated", "request", "status", "failure", "flags", "icmp")
+_WORTH = (
+    "identity",
+    "verdict",
+    "by",
+    "rule",
+    "reason",
+    "translated",
+    "request",
+    "status",
+    "failure",
+    "flags",
+    "icmp",
+)
 
 
 def failure_lines(result: Result) -> Iterator[str]:
@@ -42,9 +54,13 @@ def describe(sighting: Sighting) -> str:
         words.append(arrow(sighting.flow))
     if sighting.onward is not None and sighting.onward != sighting.flow:
         words.append("=> " + arrow(sighting.onward))
-    words += [f"{key}={sighting.facts[key]}" for key in _WORTH if sighting.facts.get(key) and key != "translated"]
+    words += [
+        f"{key}={sighting.facts[key]}" for key in _WORTH if sighting.facts.get(key) and key != "translated"
+    ]
     if sighting.witness == "tap":
-        words.append(("out of " if sighting.facts.get("outgoing") == "true" else "into ") + sighting.facts["tap"])
+        words.append(
+            ("out of " if sighting.facts.get("outgoing") == "true" else "into ") + sighting.facts["tap"]
+        )
     return " ".join(words)
 
 

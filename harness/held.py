@@ -133,7 +133,7 @@ class Runs:
         begun = time.monotonic()
         started = dt.datetime.now(dt.UTC).astimezone()
         running = self._labs.take(lab)
-        session = Session(running, tuple(self._cases[lab].values()), selected=selected)
+        session = Session(running, selected)
         return _Run(running, session, started, begun)
 
     def _write(self, run: _Run) -> str:

@@ -7,18 +7,18 @@ authorities; it has no URI names, so leaves are signed here with the intermediat
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    import trustme
-    from cryptography import x509
+    import trustme  # noqa: PLC0415 - loads cryptography, which most commands do not need
+    from cryptography import x509  # noqa: PLC0415 - as above
 
 Issuer = Literal["mesh", "foreign", "public"]
-_LIFE = datetime.timedelta(days=30)
-_SKEW = datetime.timedelta(hours=1)
+_LIFE = dt.timedelta(days=30)
+_SKEW = dt.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _leaf(signer: trustme.CA, request: Request) -> Leaf:
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in request.uris]
     names += [x509.DNSName(name) for name in request.dns]
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]) if request.uris else _common_name(request.dns[0]))
@@ -97,7 +97,8 @@ def _leaf(signer: trustme.CA, request: Request) -> Leaf:
         .add_extension(x509.SubjectAlternativeName(names), critical=bool(request.uris))
         .add_extension(_key_usage(), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
         )
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(

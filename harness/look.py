@@ -213,14 +213,14 @@ def _relay_terminal(master: int) -> None:
 
 def _copy_size(ours: int, master: int) -> None:
     import fcntl  # noqa: PLC0415 - only where there is a terminal
-    import termios  # noqa: PLC0415
+    import termios  # noqa: PLC0415 - only where there is a terminal
 
     size = fcntl.ioctl(ours, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
     with contextlib.suppress(OSError):
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
 
 
-def print_logs(
+def print_logs(  # noqa: PLR0913 - the options of one command
     node: str,
     namespace: str | None,
     container: str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -92,13 +93,14 @@ def _line(tap: str, frame: Frame) -> str:
     """Write a packet as tcpdump does: time of day, where, addresses, flags, length."""
     packet = capture.dissect(frame, tap)
     seconds = frame.time // 1_000_000_000
-    clock = f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{frame.time // 1000 % 1_000_000:06d}"
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{frame.time // 1000 % 1_000_000:06d}"
     way = "out" if frame.outgoing else "in "
     if packet is None:
         return f"{clock} {tap:<32} {way} {frame.length} bytes"
     flow = packet.flow
     flags = f" [{packet.flags}]" if packet.flags else ""
-    return f"{clock} {tap:<32} {way} {flow.src}:{flow.sport} > {flow.dst}:{flow.dport}{flags} length {len(packet.payload)}"
+    between = f"{flow.src}:{flow.sport} > {flow.dst}:{flow.dport}"
+    return f"{clock} {tap:<32} {way} {between}{flags} length {len(packet.payload)}"
 
 
 def _write(found: Iterator[tuple[str, Frame]], taps: Sequence[str], file: Path) -> None:

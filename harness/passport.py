@@ -61,9 +61,7 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
     return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous))
 
 
-def _roots(
-    attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings: Bindings
-) -> set[FiveTuple]:
+def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings: Bindings) -> set[FiveTuple]:
     """Return the 5-tuples that the client itself opened: known for a probe, observed for a command."""
     if attempt.outcome is not None:
         local, remote = read_address(attempt.outcome.local), read_address(attempt.outcome.remote)
@@ -87,7 +85,6 @@ def _roots(
         and sighting.time >= attempt.started
         and sighting.time <= attempt.ended
     }
-
 
 
 def _follow(
@@ -126,7 +123,10 @@ def _through_forward_proxy(
     logged = [
         sighting
         for sighting in sightings
-        if sighting.at == node and sighting.witness == "log" and sighting.flow and sighting.flow.src in clients
+        if sighting.at == node
+        and sighting.witness == "log"
+        and sighting.flow
+        and sighting.flow.src in clients
     ]
     connections = {sighting.facts.get("connection") for sighting in logged}
     others = [sighting for sighting in arrived if sighting.flow not in known]

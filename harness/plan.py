@@ -193,10 +193,7 @@ def make_plan(lab: Lab) -> Plan:
         nodes.append(Node(name, (spec.kind,), "outside", on, spec=spec, forwards=forwards))
     plan = Plan(lab, tuple(nodes), declared, ())
     requests = [
-        request
-        for node in nodes
-        for kind in node.kinds
-        for request in _plug(kind, "requests", node, plan)
+        request for node in nodes for kind in node.kinds for request in _plug(kind, "requests", node, plan)
     ]
     return Plan(lab, tuple(nodes), declared, tuple(requests))
 

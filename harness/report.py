@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Summary:
     results: tuple[Result, ...]
     phases: tuple[tuple[str, float], ...]
     versions: dict[str, str]
-    started: datetime.datetime
+    started: dt.datetime
     seconds: float
 
     @property
@@ -65,5 +65,3 @@ def _new_folder(parent: Path, stamp: str) -> Path:
             continue
         return folder
     raise FileExistsError(parent / stamp)
-
-

@@ -54,14 +54,10 @@ class Session:
     def __init__(
         self,
         lab: RunningLab,
-        items: Sequence[Item],
-        told: Callable[[str], None] = lambda _: None,
         selected: Sequence[Item] = (),
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lab = lab
-        self._by_scenario: dict[str, list[Item]] = {}
-        for item in items:
-            self._by_scenario.setdefault(item.scenario.name, []).append(item)
         self._results: dict[str, Result] = {}
         self._told = told
         self._selected = tuple(selected)
@@ -129,9 +125,7 @@ class Session:
 
     def _failed_control(self, item: Item) -> Finding | None:
         """Run the control first: a denial proves nothing where the allowed flow does not pass either."""
-        if item.scenario.control is None:
-            return None
-        for control in self._by_scenario.get(item.scenario.control, ()):
+        for control in item.controls:
             result = self.run(control)
             if result.verdict.state != "held":
                 seen = str(result.verdict)
@@ -170,7 +164,7 @@ class Session:
             waiting = {}
             for attempt in attempts:
                 passport = join(attempt, recorded, lab.plan, lab.bindings)
-                open_ends = list(_unfinished(passport, recorded))
+                open_ends = list(_unfinished(passport))
                 if open_ends:
                     waiting[attempt.item.id] = open_ends
             left = deadline - time.monotonic()
@@ -227,7 +221,7 @@ def probe_of(item: Item) -> Probe:
     )
 
 
-def _unfinished(passport: Passport, recorded: Recorded) -> Iterator[tuple[str, str]]:
+def _unfinished(passport: Passport) -> Iterator[tuple[str, str]]:
     """Yield (hop, what is still missing) for the flow's connections at programs that log their end."""
     states: dict[tuple[str, str], set[str]] = {}
     sidecar = f"{passport.pod} {SIDECAR}"

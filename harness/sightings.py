@@ -112,7 +112,11 @@ def _conntrack(raw: Raw) -> Iterator[Sighting]:
         for event in events:
             if event.kind == "new" and event.original.protocol in (_TCP, _UDP):
                 onward = inverse(event.reply)
-                translated = "" if onward == event.original else f"{onward.src}:{onward.sport}>{onward.dst}:{onward.dport}"
+                translated = (
+                    ""
+                    if onward == event.original
+                    else f"{onward.src}:{onward.sport}>{onward.dst}:{onward.dport}"
+                )
                 yield Sighting(
                     node, "conntrack", "new", event.time, event.original, onward, {"translated": translated}
                 )

@@ -13,7 +13,9 @@ def judge(expected: Identity, evidence: Evidence, passport: Passport) -> Iterato
     """Yield one finding; a hop whose log names no identity for the flow is unknown."""
     seen = sorted({s.facts["identity"] for s in passport.at(expected.at) if s.facts.get("identity")})
     if not seen:
-        yield Finding("identity", "unknown", expected.at, expected.is_, "no identity in its log for this flow")
+        yield Finding(
+            "identity", "unknown", expected.at, expected.is_, "no identity in its log for this flow"
+        )
         return
     state = "held" if seen == [expected.is_] else "broken"
     yield Finding("identity", state, expected.at, expected.is_, ", ".join(seen))

@@ -18,7 +18,8 @@ def judge(expected: tuple[Packets, ...], evidence: Evidence, passport: Passport)
         mine = [
             packet
             for packet in evidence.recorded.packets
-            if packet.tap == entry.at and (packet.flow in passport.flows or inverse(packet.flow) in passport.flows)
+            if packet.tap == entry.at
+            and (packet.flow in passport.flows or inverse(packet.flow) in passport.flows)
         ]
         if entry.where:
             mine = capture.matching(mine, entry.where)
@@ -57,9 +58,13 @@ def _cover(entry: Packets, mine: Sequence[capture.Packet], passport: Passport) -
     reasons = [str(verdict) for verdict in verdicts if verdict is not True]
     if entry.are == "encrypted":
         state = "held" if verdicts and not reasons else "broken"
-        return Finding("packets", state, entry.at, wanted, "TLS records only" if not reasons else "; ".join(reasons))
+        return Finding(
+            "packets", state, entry.at, wanted, "TLS records only" if not reasons else "; ".join(reasons)
+        )
     plain = len(reasons) == len(verdicts)
-    return Finding("packets", "held" if plain else "broken", entry.at, wanted, "no TLS" if plain else "TLS records")
+    return Finding(
+        "packets", "held" if plain else "broken", entry.at, wanted, "no TLS" if plain else "TLS records"
+    )
 
 
 def _fields(entry: Packets, mine: Sequence[capture.Packet]) -> Iterator[Finding]:
@@ -73,7 +78,13 @@ def _fields(entry: Packets, mine: Sequence[capture.Packet]) -> Iterator[Finding]
             if str(seen) != str(wanted):
                 wrong[name] = seen
         if missing or wrong:
-            seen_words = ", ".join([*(f"no layer {layer}" for layer in missing), *(f"{k}: {v}" for k, v in wrong.items())])
-            yield Finding("packets", "broken", entry.at, f"layers {entry.layers} fields {entry.fields}", seen_words)
+            seen_words = ", ".join(
+                [*(f"no layer {layer}" for layer in missing), *(f"{k}: {v}" for k, v in wrong.items())]
+            )
+            yield Finding(
+                "packets", "broken", entry.at, f"layers {entry.layers} fields {entry.fields}", seen_words
+            )
             return
-    yield Finding("packets", "held", entry.at, f"layers {entry.layers} fields {entry.fields}", f"{len(mine)} packets so")
+    yield Finding(
+        "packets", "held", entry.at, f"layers {entry.layers} fields {entry.fields}", f"{len(mine)} packets so"
+    )

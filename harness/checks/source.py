@@ -74,7 +74,10 @@ def _witnesses(
     words["packets"] = {
         packet.flow.src
         for packet in evidence.recorded.packets
-        if packet.flow in arrived and packet.flags == "S" and not packet.outgoing and packet.tap.startswith(hop + ".")
+        if packet.flow in arrived
+        and packet.flags == "S"
+        and not packet.outgoing
+        and packet.tap.startswith(hop + ".")
         if any(
             other.outgoing
             and (other.ip_id, other.seq, other.flow) == (packet.ip_id, packet.seq, packet.flow)
@@ -93,7 +96,10 @@ def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple 
     translated = {
         sighting.flow
         for sighting in evidence.recorded.sightings
-        if sighting.at == node and sighting.flow and sighting.onward and sighting.onward.src != sighting.flow.src
+        if sighting.at == node
+        and sighting.flow
+        and sighting.onward
+        and sighting.onward.src != sighting.flow.src
         if onward is not None and sighting.onward.src == onward.src and sighting.witness == "conntrack"
     }
     return {onward.src} if onward is not None and after - before >= len(translated) else set()

@@ -18,7 +18,9 @@ def judge(expected: tuple[str, ...], evidence: Evidence, passport: Passport) -> 
         if seen:
             yield Finding("unseen_by", "broken", hop, wanted, describe(seen[0]))
         elif strays:
-            yield Finding("unseen_by", "broken", hop, wanted, f"{describe(strays[0])}, which no record accounts for")
+            yield Finding(
+                "unseen_by", "broken", hop, wanted, f"{describe(strays[0])}, which no record accounts for"
+            )
         elif blind:
             yield Finding("unseen_by", "unknown", hop, wanted, f"the tap {blind[0]} is blind")
         else:

@@ -53,7 +53,7 @@ def bridge(name: str, index: int, mac: str) -> Message:
     return _make_link("bridge", name, index, mac)
 
 
-def veth(  # noqa: PLR0913, PLR0917 - both ends of a pair are made by one message
+def veth(  # noqa: PLR0913 - both ends of a pair are made by one message
     name: str,
     index: int,
     mac: str,

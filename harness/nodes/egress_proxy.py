@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
 from harness.evidence import Sighting
 from harness.identity import Certificates, Request
+from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
 from harness.lookup import nearest
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, counter_name
 from harness.plan import File as NodeFile

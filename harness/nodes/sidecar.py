@@ -25,7 +25,16 @@ MARK = 1337
 SERVER_IDENTITY = "server-identity"
 """Who decided when the server's certificate did not name the identity that the service must have."""
 
-_KEPT = ("flags", "failure", "server_identity", "client_identity", "tls", "upstream_cluster", "bytes_in", "bytes_out")
+_KEPT = (
+    "flags",
+    "failure",
+    "server_identity",
+    "client_identity",
+    "tls",
+    "upstream_cluster",
+    "bytes_in",
+    "bytes_out",
+)
 _TYPE = "type.googleapis.com/envoy.extensions."
 _LOG = {
     "time": "%START_TIME(%s%9f)%",
@@ -100,7 +109,9 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     for event in json_lines(lines):
         if event.get("event") != "connection":
             continue
-        facts = {key: str(value) for key, value in event.items() if key in _KEPT and value not in (None, "-", "")}
+        facts = {
+            key: str(value) for key, value in event.items() if key in _KEPT and value not in (None, "-", "")
+        }
         if "SAN" in facts.get("failure", ""):
             facts |= {"refused": "true", "by": SERVER_IDENTITY, "reason": facts["failure"]}
         onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
@@ -227,7 +238,11 @@ def _cluster(name: str, service: Service, node: Node, plan: Plan, bindings: Bind
             "endpoints": [
                 {
                     "lb_endpoints": [
-                        {"endpoint": {"address": {"socket_address": {"address": str(ip), "port_value": port}}}}
+                        {
+                            "endpoint": {
+                                "address": {"socket_address": {"address": str(ip), "port_value": port}}
+                            }
+                        }
                         for _, ip, port in found
                     ]
                 }
@@ -236,7 +251,8 @@ def _cluster(name: str, service: Service, node: Node, plan: Plan, bindings: Bind
     }
     servers = [plan.node(name) for name, _, _ in found]
     in_mesh = bool(servers) and all(
-        server.pod is not None and server.pod.injected and mode(server, plan) != "disable" for server in servers
+        server.pod is not None and server.pod.injected and mode(server, plan) != "disable"
+        for server in servers
     )
     if service.tls == "mutual" or in_mesh:
         identities = [service.server_identity] if service.server_identity else []

@@ -49,6 +49,10 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     """Yield the requests the site answered."""
     for event in json_lines(lines):
         if event.get("event") == "request":
-            facts = {key: str(event[key]) for key in ("method", "path", "host", "status", "token") if event.get(key)}
+            facts = {
+                key: str(event[key])
+                for key in ("method", "path", "host", "status", "token")
+                if event.get(key)
+            }
             flow = tcp(event.get("peer"), event.get("local"))
             yield Sighting(node.name, "log", "request", event["time"], flow, None, facts)

@@ -23,14 +23,16 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:
     return (Request(node.name, wanted.issuer, uris=(wanted.identity or spiffe_id(plan, pod),)),)
 
 
-def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
     """Return the app container; `client` workloads idle until something is run in them."""
     spec = node.spec
     if not isinstance(spec, Workload) or node.pod is None:
         raise TypeError(f"{node.name} is no workload")
     folder = bindings.folder(node.name)
     dns = bindings.cluster_ips["kube-system/kube-dns"]
-    domains = " ".join((f"{node.pod.namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN))
+    domains = " ".join(
+        (f"{node.pod.namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN)
+    )
     resolv = f"nameserver {dns}\nsearch {domains}\noptions ndots:5\n"
     files = [NodeFile("etc/resolv.conf", resolv)]
     leaf = certificates.leaves.get(node.name)
@@ -42,7 +44,11 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         ]
     if spec.runs == "client":
         return Runtime(programs=(Program("app", ("sleep", "infinity")),), files=tuple(files))
-    config = {"name": node.pod.workload, "version": node.pod.version, "listen": [{"address": f"0.0.0.0:{spec.port}"}]}
+    config = {
+        "name": node.pod.workload,
+        "version": node.pod.version,
+        "listen": [{"address": f"0.0.0.0:{spec.port}"}],
+    }
     files.append(NodeFile("app.json", json.dumps(config)))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/app.json")
     return Runtime(programs=(Program("app", argv, Ready("log", '"ready"')),), files=tuple(files))

@@ -41,7 +41,7 @@ LINGER = 1.0
 HEAD_LIMIT = 16384
 
 
-class _ClientEnded(Exception):  # noqa: N818 - an end, not an error
+class _ClientEnded(Exception):
     """The client has ended its direction; the message says when."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.capture import TapInfo
+from harness.pcapng import TapInfo, write_pcapng
 from harness.programs.tap import Frame, frames
 from harness.report import Summary
 from harness.running import Mark, RunningLab

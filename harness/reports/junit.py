@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from harness.explain import passport_lines
 from harness.report import Summary
@@ -17,7 +17,7 @@ _FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:  # noqa: ARG001 - every report's form
     """Write the file."""
     counts = summary.counts
-    suite = Xml.Element(
+    suite = ET.Element(
         "testsuite",
         name=f"egresslab {summary.lab}",
         tests=str(len(summary.results)),
@@ -28,7 +28,7 @@ def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:  # no
         timestamp=summary.started.isoformat(timespec="seconds"),
     )
     for result in summary.results:
-        case = Xml.SubElement(
+        case = ET.SubElement(
             suite,
             "testcase",
             classname=f"{summary.lab}.{Path(result.item.path).stem}",
@@ -40,9 +40,9 @@ def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:  # no
         if result.verdict.state != "held":
             tag = "failure" if result.verdict.state == "broken" else "error"
             reasons = "\n".join(str(finding) for finding in result.verdict.reasons)
-            node = Xml.SubElement(case, tag, message=_clean(reasons), type=result.verdict.state)
+            node = ET.SubElement(case, tag, message=_clean(reasons), type=result.verdict.state)
             node.text = _clean(reasons + "\n\n" + "\n".join(passport_lines(result)))
-    tree = Xml.ElementTree(Xml.Element("testsuites"))
+    tree = ET.ElementTree(ET.Element("testsuites"))
     root = tree.getroot()
     if root is not None:
         root.append(suite)

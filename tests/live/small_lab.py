@@ -51,7 +51,7 @@ class Standing:
 
     def session(self) -> Session:
         """Begin a run of scenarios; controls are run once for it."""
-        return Session(self.lab, self.files.items)
+        return Session(self.lab)
 
     def items(self, scenario: str) -> tuple[Item, ...]:
         """Return the cases of a scenario."""

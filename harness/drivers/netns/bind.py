@@ -37,7 +37,7 @@ def bind(plan: Plan, python: tuple[str, ...] = ("python3",)) -> Bindings:
 
 
 def _reserved(plan: Plan, network: str) -> Iterator[IPv4Address]:
-    """Yield what a lab file writes down itself: virtual servers, SNAT pools, and the first host (a gateway's by habit)."""
+    """Yield what a lab file writes down: virtual servers, SNAT pools; and the first host, by habit a gateway's."""
     cidr = plan.lab.networks[network].cidr
     yield cidr.network_address + 1
     for node in plan.of_kind("egress-proxy"):

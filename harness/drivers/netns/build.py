@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import netlink
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.children import Place, Worker
-from harness.drivers.netns.layout import Layout, Space
+from harness.drivers.netns.layout import Layout, Nic, Space
 from harness.drivers.netns.sandbox import PRIVATE, outermost
 from harness.programs.nft import Nft
 
@@ -47,13 +47,15 @@ def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Bu
     `keep` are folders outside the private one that programs in pods need too.
     """
     Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
+    for scope in ("all", "default"):  # or the bridges' own neighbour discovery would stand in every capture
+        _write_sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1")
     spaces: dict[str, Built] = {}
     for space in layout.spaces:
         spaces[space.name] = worker.call(lambda space=space: _make_space(space, worker, keep))  # type: ignore[misc]
     with netlink.Socket() as fabric:
         bridges = {name: _FIRST_BRIDGE + number for number, name in enumerate(layout.bridges)}
         batch: list[netlink.Message] = []
-        for name, index in bridges.items():
+        for index in bridges.values():
             # a kernel name has 15 bytes at most; the fabric's bridges are seen by nobody but us
             batch += [
                 netlink.bridge(f"br{index}", index, f"02:ff:00:00:00:{index:02x}"),
@@ -65,9 +67,7 @@ def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Bu
                 if nic.bridge is None:
                     continue
                 index = built.indexes[nic.name] = _FIRST_NIC + number
-                batch.append(
-                    _pair(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, built.place.net)
-                )
+                batch.append(_pair(nic, port, index, built.place.net))
                 batch.append(netlink.link_set(port, up=True, master=bridges[nic.bridge]))
                 port += 1
         fabric.send(batch)
@@ -79,10 +79,9 @@ def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Bu
     return spaces
 
 
-def _pair(
-    name: str, index: int, mac: str, peer: str, peer_index: int, peer_mac: str, peer_net: int
-) -> netlink.Message:  # noqa: PLR0913
-    return netlink.veth(name, index, mac, peer, peer_index, peer_mac, peer_net, MTU)
+def _pair(nic: Nic, port: int, index: int, net: int) -> netlink.Message:
+    """Make both ends of an interface: `port` where we are, `index` in the node's own namespace."""
+    return netlink.veth(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, net, MTU)
 
 
 def _link_pods(spaces: dict[str, Built]) -> None:
@@ -95,7 +94,7 @@ def _link_pods(spaces: dict[str, Built]) -> None:
             batch = batches.setdefault(nic.peer_space, [])
             port = host.indexes[nic.peer_name] = _FIRST_CALI + len(batch) // 2
             index = built.indexes[nic.name] = _FIRST_NIC
-            batch.append(_pair(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, built.place.net))
+            batch.append(_pair(nic, port, index, built.place.net))
             batch.append(netlink.link_set(port, up=True))
     for host_name, batch in batches.items():
         spaces[host_name].route.send(batch)
@@ -127,7 +126,7 @@ def _configuration(built: Built) -> list[netlink.Message]:
 
 
 def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
-    """Runs in the worker's thread, which is home again when it returns."""
+    """Make a namespace, in the worker's thread, which is home again when this returns."""
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -142,8 +141,7 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
 
 
 def _write_sysctl(name: str, value: str) -> None:
-    with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as knob:
-        knob.write(value)
+    Path("/proc/sys", name.replace(".", "/")).write_text(value, encoding="ascii")
 
 
 def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:

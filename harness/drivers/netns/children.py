@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TypeVar
@@ -149,10 +150,8 @@ class Children:
             )
             child = self._table[pid] = Child(pid, time.time_ns())
             self._lock.notify_all()
-        try:
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or it is not ours any more
             resource.prlimit(pid, resource.RLIMIT_NOFILE, self._file_limit)
-        except (ProcessLookupError, PermissionError):
-            pass  # it has ended, or it is not ours any more
         return child
 
     def _reap(self) -> None:

@@ -1,4 +1,4 @@
-"""The control protocol's server side: newline JSON on an abstract unix socket, answered by threads of the lab process.
+"""The control protocol's server side: newline JSON on an abstract unix socket, a thread for each connection.
 
 A request is {"id", "protocol", "op", ...}; its answer {"id", "ok": true, "result"} or {"id", "ok": false, "error"}.
 Large results come as a memfd beside the answer; streams are never framed: exec passes descriptors.
@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, netlink
@@ -117,16 +118,7 @@ class Connection:
         try:
             request = json.loads(line)
             answer["id"] = request.pop("id", None)
-            if request.pop("protocol", None) != PROTOCOL:
-                raise Wrong(
-                    f"this lab speaks protocol {PROTOCOL} of egresslab {__version__}; use that version, or `down`"
-                )
-            op = self._ops.get(request.pop("op", ""))
-            if op is None:
-                raise Wrong("unknown operation")
-            if fds:
-                request["fds"] = fds
-            result = op(**request)
+            result = self._do(request, fds)
             if isinstance(result, tuple):
                 result, send = result
             answer |= {"ok": True, "result": result}
@@ -144,6 +136,18 @@ class Connection:
         finally:
             for fd in send:
                 os.close(fd)
+
+    def _do(self, request: dict[str, Any], fds: list[int]) -> Any:
+        if request.pop("protocol", None) != PROTOCOL:
+            raise Wrong(
+                f"this lab speaks protocol {PROTOCOL} of egresslab {__version__}; use that version, or `down`"
+            )
+        op = self._ops.get(request.pop("op", ""))
+        if op is None:
+            raise Wrong("unknown operation")
+        if fds:
+            request["fds"] = fds
+        return op(**request)
 
     def _hello(self) -> dict[str, Any]:
         payload = self._lab.payload
@@ -322,7 +326,5 @@ def _as_probe(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signal_session(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, number)
-    except ProcessLookupError:
-        pass

@@ -7,15 +7,15 @@ import selectors
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
+from harness import source as source_file
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, binding, launch, owner_id
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
-from harness import source as source_file
 from harness.lab import parse_lab
 from harness.plan import Bindings, Plan, make_plan
 from harness.programs.probe import Outcome, Probe
@@ -126,10 +126,8 @@ class NamespaceLab:
         try:
             yield
         finally:
-            try:
+            with suppress(GoneError):  # whoever noticed first has already said so
                 self._client.call("close_window")
-            except GoneError:
-                pass  # whoever noticed first has already said so
 
     def mark(self) -> Mark:
         """Return the present end of all recordings."""

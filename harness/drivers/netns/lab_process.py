@@ -118,7 +118,7 @@ class Lab:
         finally:
             os.close(writing)
             os.close(nothing)
-        os.set_blocking(reading, False)  # noqa: FBT003 - the standard library's own signature
+        os.set_blocking(reading, False)
         self.recorder.watch_output(f"{start.space} {start.name}", reading)
         self.programs.table[start.space, start.name] = (start, child)
         return child
@@ -128,7 +128,7 @@ class Lab:
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with open(fd, "w", encoding="utf-8") as file:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(content)
 
     def _record(self, built: Built) -> None:

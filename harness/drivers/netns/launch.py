@@ -127,7 +127,7 @@ def _payload(
         (f"{PRIVATE}/programs/{path.name}", path.read_text(encoding="utf-8"), 0o644)
         for path in sorted(_PROGRAMS.glob("*.py"))
     ]
-    directories = dict.fromkeys(os.path.dirname(path) for path in found.values() if path.startswith("/"))
+    directories = dict.fromkeys(str(Path(path).parent) for path in found.values() if path.startswith("/"))
     return Payload(
         lab=name,
         source=source,
@@ -147,9 +147,9 @@ def _kept(programs: Iterable[str]) -> tuple[str, ...]:
         sys.prefix,
         sys.base_prefix,
         str(_PROGRAMS.parent),
-        os.path.dirname(os.path.realpath(_python())),
+        str(Path(_python()).resolve().parent),
     }
-    folders |= {os.path.dirname(os.path.realpath(path)) for path in programs if path.startswith("/")}
+    folders |= {str(Path(path).resolve().parent) for path in programs if path.startswith("/")}
     library = tools.library_path()
     if library:
         folders |= set(library.split(":"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from harness.drivers.netns.layout import Layout, Neighbour, Nic, Route, Space
@@ -51,7 +52,7 @@ def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime, numbers
         name=node.name,
         hostname=hostname,
         pod=pod,
-        nics=_with_extra(nics, node, plan, runtime),
+        nics=_with_extra(nics, plan, runtime),
         loopback=tuple(f"{address}/32" for address in _on_loopback(node, plan, runtime)),
         routes=_pod_routes() if pod else tuple(_routes(node, plan, bindings, numbers)),
         neighbours=_neighbours(node, plan, bindings, numbers),
@@ -96,8 +97,8 @@ def _nics(node: Node, plan: Plan, bindings: Bindings, number: int) -> Iterator[N
         )
 
 
-def _with_extra(nics: tuple[Nic, ...], node: Node, plan: Plan, runtime: Runtime) -> tuple[Nic, ...]:
-    """Put a node's further addresses on the interface whose network they belong to, so that it answers ARP there."""
+def _with_extra(nics: tuple[Nic, ...], plan: Plan, runtime: Runtime) -> tuple[Nic, ...]:
+    """Put further addresses on the interface whose network they belong to, so that it answers ARP there."""
     found = []
     for nic in nics:
         extra = tuple(
@@ -107,18 +108,7 @@ def _with_extra(nics: tuple[Nic, ...], node: Node, plan: Plan, runtime: Runtime)
             and address in plan.lab.networks[nic.bridge].cidr
             and all(not own.startswith(f"{address}/") for own in nic.addresses)
         )
-        found.append(
-            Nic(
-                nic.name,
-                nic.mac,
-                nic.addresses + extra,
-                nic.peer_space,
-                nic.peer_name,
-                nic.peer_mac,
-                nic.bridge,
-                nic.tap,
-            )
-        )
+        found.append(replace(nic, addresses=nic.addresses + extra))
     return tuple(found)
 
 
@@ -152,7 +142,7 @@ def _routes(node: Node, plan: Plan, bindings: Bindings, numbers: dict[str, int])
 
 
 def next_hop(plan: Plan, attached: set[str], target: str) -> tuple[Node, str] | None:
-    """Return the router, and the network it is reached on, that is nearest to a network; None when there is no way.
+    """Return the router nearest to a network, and the network we reach it on; None when there is no way.
 
     Only outside nodes that forward carry traffic between networks; ties go to the order of the lab file.
     """

@@ -11,7 +11,7 @@ from harness.drivers.netns import syscalls as sys_
 PRIVATE = "/run/egresslab"
 """Where everything that the lab writes lies, in memory, inside the sandbox."""
 
-_MEMORY = ("run", "tmp", "home", "root", "dev/shm", "var/tmp")  # noqa: S108 - mount points inside the sandbox
+_MEMORY = ("run", "tmp", "home", "root", "dev/shm", "var/tmp")
 _HOSTS = "127.0.0.1 localhost\n"
 _NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"
 
@@ -97,7 +97,7 @@ def _make_etc(root: str) -> None:
     for entry in os.scandir(host):
         if entry.name in own:
             continue
-        target = os.readlink(entry.path) if entry.is_symlink() else f"{PRIVATE}/host-etc/{entry.name}"
+        target = Path(entry.path).readlink() if entry.is_symlink() else Path(PRIVATE, "host-etc", entry.name)
         Path(etc, entry.name).symlink_to(target)
     for name, text in own.items():
         Path(etc, name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The system calls that Python 3.11 lacks, each raising OSError by name (man pages: unshare(2), setns(2), mount(2), ...)."""
+"""The system calls that Python 3.11 lacks, each raising OSError by name (unshare(2), setns(2), mount(2), ...)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def setns(fd: int, kind: int = 0) -> None:
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str = "") -> None:
-    """Mount, bind or change propagation, as mount(2) does."""
+    """Attach a file system, bind or change propagation, as mount(2) does."""
     result = _libc.mount(
         source.encode(),
         target.encode(),
@@ -79,7 +79,7 @@ def bind(source: str, target: str, *, recursive: bool = False) -> None:
 
 
 def restrict(target: str, attributes: int, *, recursive: bool = False) -> None:
-    """Set mount attributes (read-only, no set-uid) on a mount, or on its whole tree, in one call."""
+    """Give a mount attributes (read-only, no set-uid) on a mount, or on its whole tree, in one call."""
 
     class _Attributes(ctypes.Structure):
         _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
@@ -97,7 +97,7 @@ def restrict(target: str, attributes: int, *, recursive: bool = False) -> None:
 
 
 def unmount(target: str, flags: int = 0) -> None:
-    """Unmount a target."""
+    """Take a mount away."""
     _checked(f"umount {target}", _libc.umount2(target.encode(), flags))
 
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from harness.drivers.netns import syscalls as sys_
 
@@ -150,8 +151,7 @@ def _map_ids(pid: int) -> None:
 
 def _own_map(kind: str) -> str:
     """Map what our own user namespace has, one to one (inside a container that is not everything)."""
-    with open(f"/proc/self/{kind}_map", encoding="ascii") as table:
-        rows = [line.split() for line in table]
+    rows = [line.split() for line in Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines()]
     return "\n".join(f"{inside} {inside} {count}" for inside, _outside, count in rows)
 
 
