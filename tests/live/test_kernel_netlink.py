@@ -223,13 +223,17 @@ def test_changes_of_routes_wake_a_waiter() -> None:
     with netlink.Socket() as route, netlink.Socket() as waiter:
         up_pair(route)
         waiter.subscribe()
-        assert waiter.read_events() == []
         route.send([netlink.route("10.1.0.0/16", gateway="10.0.0.2", proto="bird")])
         assert select.select([waiter], [], [], 5)[0]
-        (event,) = waiter.read_events()
-        assert (event.added, event.route.dst, event.route.proto) == (True, "10.1.0.0/16", "bird")
+        (event,) = _about("10.1.0.0/16", waiter)
+        assert (event.added, event.route.proto) == (True, "bird")
         route.send([netlink.route_del("10.1.0.0/16")])
-        assert [event.added for event in waiter.read_events()] == [False]
+        assert [event.added for event in _about("10.1.0.0/16", waiter)] == [False]
+
+
+def _about(dst: str, waiter: netlink.Socket) -> list[netlink.RouteEvent]:
+    """Return the events of one route; the kernel adds routes of IPv6 whenever an interface is ready for it."""
+    return [event for event in waiter.read_events() if event.route.dst == dst]
 
 
 @alone
@@ -241,7 +245,7 @@ def test_subscriber_may_ask_and_change_too() -> None:
         both.send([netlink.route("10.1.0.0/16", gateway="10.0.0.2")])
         route.send([netlink.route("10.2.0.0/16", gateway="10.0.0.2")])
         assert {"10.1.0.0/16", "10.2.0.0/16"} <= {found.dst for found in both.routes(netlink.MAIN)}
-        assert {event.route.dst for event in both.read_events()} == {"10.1.0.0/16", "10.2.0.0/16"}
+        assert {event.route.dst for event in both.read_events()} >= {"10.1.0.0/16", "10.2.0.0/16"}
 
 
 @alone
