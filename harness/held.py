@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import time
 from contextlib import ExitStack
@@ -70,11 +71,15 @@ class Labs:
 
     def _name_for(self, lab: str, driver: Driver) -> str:
         wanted = self._name or lab
-        if wanted in driver.running():
+        taken = driver.running()
+        if wanted in taken:
             return wanted
         if self._name:
             return "-".join(filter(None, (self._name, self._worker)))
-        return f"{lab}-{os.getpid()}"
+        own = f"{lab}-{os.getpid()}"
+        # this process may hold two labs whose files give them the same name
+        names = itertools.chain([own], (f"{own}.{number}" for number in itertools.count(2)))
+        return next(name for name in names if name not in taken)
 
 
 @dataclass
@@ -87,20 +92,12 @@ class _Run:
 
 
 class Runs:
-    """One run for each lab: its cases, a session from the first result asked for, reports at the end."""
+    """One run for each lab: it stands from the first result asked for; reports are written at the end."""
 
     def __init__(self, labs: Labs, out: Path) -> None:
         self._labs = labs
         self._out = out
-        self._cases: dict[Path, dict[str, Item]] = {}
         self._runs: dict[Path, _Run | LabError] = {}
-
-    def add(self, lab: Path, case: Item) -> None:
-        """Make a case known, with its controls, whatever file they stand in and whether selected or not."""
-        self._cases.setdefault(lab, {})[case.id] = case
-        for control in case.controls:
-            if control.id not in self._cases[lab]:
-                self.add(lab, control)
 
     def result(self, lab: Path, case: Item, selected: Iterable[Item]) -> Result:
         """Return a case's result; `selected` are all cases of the lab that will be asked for.

@@ -141,20 +141,20 @@ def _read(config: pytest.Config, path: Path) -> tuple[Item, ...]:
     return found
 
 
-def _lab_and_article(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the lab file of a scenario file, and the label that its article stands for."""
+def _lab_of(path: Path) -> tuple[Path, str, tuple[str, ...]]:
+    """Return the lab file of a scenario file, the lab's name, and the label that its article stands for."""
     from harness.lab import load_lab  # noqa: PLC0415 - as above
     from harness.shipped import lab_of  # noqa: PLC0415 - as above
 
-    lab = lab_of(path)
-    number = load_lab(lab).article
-    return lab, (f"article-{number}",) if number is not None else ()
+    lab_file = lab_of(path)
+    lab = load_lab(lab_file)
+    return lab_file, lab.lab, (f"article-{lab.article}",) if lab.article is not None else ()
 
 
 def _labels(config: pytest.Config, path: Path) -> Iterable[str]:
     try:
         cases = _read(config, path)
-        article = _lab_and_article(path)[1] if cases else ()
+        article = _lab_of(path)[2] if cases else ()
     except InputError:
         return ()  # reported where the file is collected
     return (*article, *(label for case in cases for label in case.scenario.labels))
@@ -207,7 +207,7 @@ class ScenarioFile(_Holder, pytest.File):
         """Yield the cases; raises CollectError with our own lines for what is wrong with the file."""
         try:
             cases = _read(self.config, self.path)
-            lab, article = _lab_and_article(self.path) if cases else (self.path, ())
+            lab, name, article = _lab_of(self.path) if cases else (self.path, "", ())
         except InputError as error:
             raise self.CollectError(str(error)) from None
         runs = (self.getparent(ScenarioFolder) or self).runs if cases else None
@@ -216,7 +216,7 @@ class ScenarioFile(_Holder, pytest.File):
             for label in (*article, *case.scenario.labels):
                 item.add_marker(label)
             if self.config.pluginmanager.hasplugin("xdist"):
-                item.add_marker(pytest.mark.xdist_group(lab.parent.name))
+                item.add_marker(pytest.mark.xdist_group(name))
             yield item
 
 
@@ -229,7 +229,6 @@ class ScenarioItem(pytest.Item):
         self.lab = lab
         self.runs = runs
         self._result: Result | None = None
-        runs.add(lab, case)
 
     def setup(self) -> None:
         """Send the flow and collect its evidence; evidence that proves nothing is an error."""
@@ -256,7 +255,7 @@ class ScenarioItem(pytest.Item):
 def _words(result: Result) -> str:
     from harness.explain import failure_lines  # noqa: PLC0415 - as above
 
-    return "\n".join([f"{result.verdict.state}: {result.item.id}", *failure_lines(result)])
+    return "\n".join(failure_lines(result))
 
 
 @dataclass(frozen=True)
