@@ -79,7 +79,7 @@ def main() -> None:
 @click.option("-v", "--verbose", count=True, help="Time per phase and every finding; twice: passports.")
 @driver_option
 @click.pass_context
-def test(ctx: click.Context, **options: Any) -> None:
+def test(ctx: click.Context, /, **options: Any) -> None:
     """Run scenarios: those of a lab, of files, or of folders. Starts each lab unless it is up."""
     from harness.commands import run_tests  # noqa: PLC0415
 
@@ -128,7 +128,7 @@ def get(what: str, namespace: str | None, lab_name: str | None, driver: Any) -> 
 @click.option("--lab", "lab_name", help="Which lab, when several are up.")
 @driver_option
 @click.pass_context
-def exec(ctx: click.Context, **options: Any) -> None:  # noqa: A001 - kubectl's word
+def exec(ctx: click.Context, /, **options: Any) -> None:  # noqa: A001 - kubectl's word
     """Run a command in a pod or on a node: exec -n bookinfo traffic-generator -- curl ..."""
     from harness.look import execute  # noqa: PLC0415
 

@@ -15,7 +15,7 @@ import click
 
 from harness import lookup, shipped, tools
 from harness.capture import check_name
-from harness.errors import InputError, LabError
+from harness.errors import InputError, LabError, Problem
 from harness.lab import Lab, load_lab
 from harness.plan import make_plan
 from harness.report import Summary, write
@@ -51,27 +51,11 @@ def run_tests(  # noqa: PLR0913 - the options of one command
 
 def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path, tuple[Item, ...]]]:
     """Yield each lab with its items; every file is read before any lab is started."""
-    files: list[Path] = []
-    only: Path | None = None
-    if lab_name:
-        only = shipped.find_lab(lab_name)
-        files += shipped.scenario_paths(load_lab(only).lab)
-        beside = only.parent / "scenarios"
-        files += sorted(beside.glob("*.yaml")) if beside.is_dir() else []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(path.rglob("*.yaml"))
-        elif path.exists():
-            files.append(path)
-        else:
-            raise InputError(f"{path}: no such file or folder")
-    if not files:
-        for shipped_lab in shipped.shipped_labs():
-            files += shipped.scenario_paths(shipped_lab)
-    by_lab: dict[Path, list[Item]] = {only: []} if only else {}
+    only = shipped.find_lab(lab_name) if lab_name else None
     lab = load_lab(only) if only else None
-    problems: list[Any] = []
-    for file in dict.fromkeys(files):
+    by_lab: dict[Path, list[Item]] = {only: []} if only else {}
+    problems: list[Problem | str] = []
+    for file in dict.fromkeys(_files(paths, only, lab)):
         try:
             for item in load_scenarios(file, lab, check_name):
                 by_lab.setdefault(only or shipped.lab_of(file), []).append(item)
@@ -81,6 +65,20 @@ def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path
         raise InputError(*problems)
     for lab_path, items in by_lab.items():
         yield lab_path, tuple(items)
+
+
+def _files(paths: Sequence[Path], only: Path | None, lab: Lab | None) -> Iterator[Path]:
+    """Yield the scenario files meant: those of a lab, of the paths, or with neither all that are shipped."""
+    if only is not None and lab is not None:
+        yield from shipped.scenario_paths(lab.lab)
+        yield from sorted((only.parent / "scenarios").glob("*.yaml"))
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        yield from sorted(path.rglob("*.yaml")) if path.is_dir() else (path,)
+    if only is None and not paths:
+        for name in shipped.shipped_labs():
+            yield from shipped.scenario_paths(name)
 
 
 def _test_lab(  # noqa: PLR0913 - as above
@@ -117,7 +115,7 @@ def _test_lab(  # noqa: PLR0913 - as above
             summary = Summary(
                 lab.lab,
                 lab.title,
-                driver.__name__.rpartition(".")[2],  # type: ignore[attr-defined] - a driver is a module
+                driver.__name__.rpartition(".")[2],
                 tuple(results),
                 running.phases,
                 tools.versions(),

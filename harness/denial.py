@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from harness.evidence import SIDECAR, Evidence, Finding, Sighting
+from harness.evidence import SIDECAR, Evidence, Finding, Sighting, State
 from harness.passport import Passport
 from harness.scenario import Denied
 from harness.sightings import inverse
@@ -61,7 +61,7 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
     hop = expected.at
     wanted = f"a recorded denial by {expected.by!r}" if expected.by else "a recorded denial"
     if hop == "any":
-        state = "held" if not evidence.attempt.succeeded and passport.sightings else "broken"
+        state: State = "held" if not evidence.attempt.succeeded and passport.sightings else "broken"
         yield Finding(
             "denied",
             state,

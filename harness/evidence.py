@@ -13,6 +13,7 @@ from harness.programs.probe import Outcome
 from harness.scenario import Item
 
 Witness = Literal["log", "conntrack", "nflog", "tap"]
+State = Literal["held", "broken", "unknown"]
 SIDECAR = "sidecar"
 """In a path: the Envoy beside the pod that the flow leaves from."""
 
@@ -96,7 +97,7 @@ class Finding:
     """One assertion's result: which, at what hop, expected and seen, and whether that holds."""
 
     check: str
-    state: Literal["held", "broken", "unknown"]
+    state: State
     at: str
     expected: str
     seen: str

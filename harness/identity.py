@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    import trustme  # noqa: PLC0415 - loads cryptography, which most commands do not need
-    from cryptography import x509  # noqa: PLC0415 - as above
+    import trustme
+    from cryptography import x509
 
 Issuer = Literal["mesh", "foreign", "public"]
 _LIFE = dt.timedelta(days=30)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 import select
 import signal
@@ -173,7 +173,7 @@ def execute(  # noqa: PLR0913 - the options of one command
         if master is not None:
             _relay_terminal(master)
         try:
-            code = lab.wait(child)
+            code: int = lab.wait(child)
         except KeyboardInterrupt:
             return 130
         return code if code >= 0 else 128 - code
@@ -267,7 +267,7 @@ def _lines(lab: Any, node: str, container: str | None, mark: Any, *, follow: boo
 
 def _rule_line(entry: Any) -> str:
     """Write a packet filter's entry as one line: when (UTC), what it did, by which rule, to which flow."""
-    when = datetime.datetime.fromtimestamp(entry.time / 1e9, datetime.UTC)
+    when = dt.datetime.fromtimestamp(entry.time / 1e9, dt.UTC)
     return f"{when:%Y-%m-%dT%H:%M:%S.%f} {entry.prefix} {entry.flow or ''}".rstrip()
 
 

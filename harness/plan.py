@@ -174,8 +174,8 @@ def make_plan(lab: Lab) -> Plan:
     if lab.cluster is not None:
         hosts = tuple(lab.cluster.nodes)
         for name, attachment in lab.cluster.nodes.items():
-            on = ((lab.cluster.network, attachment.address),)
-            nodes.append(Node(name, ("cluster-node",), "cluster-node", on, forwards=True))
+            place = ((lab.cluster.network, attachment.address),)
+            nodes.append(Node(name, ("cluster-node",), "cluster-node", place, forwards=True))
         nodes.append(Node(DNS_POD, ("dns",), "pod", host=hosts[0]))
         declared[DNS_SERVICE] = Service(
             namespace="kube-system",

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from harness import lookup
@@ -211,7 +212,7 @@ def probe_of(item: Item) -> Probe:
     return Probe(
         id=0,
         node=item.source,
-        scheme=url.scheme,  # type: ignore[arg-type] - checked when the scenario was loaded
+        scheme=cast('Literal["tcp", "udp", "http", "https"]', url.scheme),
         host=url.hostname or "",
         port=url.port or _PORTS.get(url.scheme, 0),
         path=url.path or "/",

@@ -76,6 +76,8 @@ class RunningLab(Protocol):
 class Driver(Protocol):
     """A way to stand plans up; one module or package of harness/drivers each."""
 
+    __name__: str
+
     def up(self, plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> RunningLab:
         """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability."""
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from harness import lookup
-from harness.evidence import Evidence, Finding
+from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Allowed, Denied, Expect, Outcome
 
-State = Literal["held", "broken", "unknown"]
 _FIELDS = ("client", "identity", "source", "packets", "unseen_by")
 
 

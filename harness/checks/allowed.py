@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness import lookup
-from harness.evidence import SIDECAR, Evidence, Finding
+from harness.evidence import SIDECAR, Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Allowed
 
@@ -14,7 +14,7 @@ def judge(expected: Allowed, evidence: Evidence, passport: Passport) -> Iterator
     """Yield one finding for the client and one for each hop."""
     yield from _hops(expected.path, evidence, passport)
     attempt = evidence.attempt
-    state = "held" if attempt.succeeded else "broken"
+    state: State = "held" if attempt.succeeded else "broken"
     last = passport.hops()[-1] if passport.hops() else attempt.pod
     at = attempt.pod if attempt.succeeded else last
     yield Finding("allowed", state, at, "the client is served", _client_saw(evidence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.evidence import Evidence, Finding
+from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Client
 
@@ -14,7 +14,7 @@ def judge(expected: Client, evidence: Evidence, passport: Passport) -> Iterator[
     attempt = evidence.attempt
     if expected.exit is not None:
         code = attempt.command.code if attempt.command else None
-        state = "unknown" if code is None else "held" if code == expected.exit else "broken"
+        state: State = "unknown" if code is None else "held" if code == expected.exit else "broken"
         seen = "no exit status: the command ran out of time" if code is None else f"exit status {code}"
         yield Finding("client", state, attempt.pod, f"exit status {expected.exit}", seen)
     for words in expected.shows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.denial import Answer, answer_of, judge_decision
-from harness.evidence import Evidence, Finding
+from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Denied
 
@@ -15,5 +15,5 @@ def judge(expected: Denied, evidence: Evidence, passport: Passport) -> Iterator[
     yield from judge_decision(expected, evidence, passport)
     if expected.at != "any":
         answer = answer_of(expected.at, evidence, passport)
-        state = "held" if answer is Answer.NONE else "broken"
+        state: State = "held" if answer is Answer.NONE else "broken"
         yield Finding("dropped", state, expected.at, "silence towards the client", answer.value)

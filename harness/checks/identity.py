@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.evidence import Evidence, Finding
+from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Identity
 
@@ -17,5 +17,5 @@ def judge(expected: Identity, evidence: Evidence, passport: Passport) -> Iterato
             "identity", "unknown", expected.at, expected.is_, "no identity in its log for this flow"
         )
         return
-    state = "held" if seen == [expected.is_] else "broken"
+    state: State = "held" if seen == [expected.is_] else "broken"
     yield Finding("identity", state, expected.at, expected.is_, ", ".join(seen))

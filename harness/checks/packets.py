@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from harness import capture
 from harness.errors import LostEvidence
-from harness.evidence import Evidence, Finding
+from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Packets
 from harness.sightings import inverse
@@ -26,7 +26,7 @@ def judge(expected: tuple[Packets, ...], evidence: Evidence, passport: Passport)
         if entry.at in evidence.recorded.blind:
             yield Finding("packets", "unknown", entry.at, "packets of the flow", "the tap is blind")
         elif entry.count is not None:
-            state = "held" if _counts(len(mine), entry.count) else "broken"
+            state: State = "held" if _counts(len(mine), entry.count) else "broken"
             yield Finding("packets", state, entry.at, f"{entry.count} packets", f"{len(mine)} packets")
         elif not mine:
             yield Finding("packets", "unknown", entry.at, "packets of the flow", "none")
@@ -57,7 +57,7 @@ def _cover(entry: Packets, mine: Sequence[capture.Packet], passport: Passport) -
     wanted = f"{entry.are} in both directions"
     reasons = [str(verdict) for verdict in verdicts if verdict is not True]
     if entry.are == "encrypted":
-        state = "held" if verdicts and not reasons else "broken"
+        state: State = "held" if verdicts and not reasons else "broken"
         return Finding(
             "packets", state, entry.at, wanted, "TLS records only" if not reasons else "; ".join(reasons)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.denial import Answer, answer_of, judge_decision
-from harness.evidence import Evidence, Finding
+from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Denied
 
@@ -20,5 +20,5 @@ def judge(expected: Denied, evidence: Evidence, passport: Passport) -> Iterator[
         if answer is Answer.NONE and gap is not None:
             yield Finding("rejected", "unknown", expected.at, wanted, f"none, and {gap}")
             return
-        state = "broken" if answer is Answer.NONE else "held"
+        state: State = "broken" if answer is Answer.NONE else "held"
         yield Finding("rejected", state, expected.at, wanted, answer.value)

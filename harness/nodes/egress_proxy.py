@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -194,8 +195,8 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:  # noqa: ARG001 - e
     found = []
     for name, server in spec.virtual_servers.items():
         identity = server.identity or spec.identity
-        names = {"uris": (identity,)} if server.identity_as == "uri" else {"dns": (identity,)}
-        found.append(Request(f"{node.name}/{name}", **names))
+        request = Request(f"{node.name}/{name}", uris=(identity,))
+        found.append(request if server.identity_as == "uri" else replace(request, uris=(), dns=(identity,)))
     return tuple(found)
 
 

@@ -271,7 +271,10 @@ class Connection:
         return None, [memory]
 
     def _open_socket(self, node: str, family: int, kind: int) -> socket.socket:
-        return self._in_net(self._lab.spaces[node].place.net, lambda: socket.socket(family, kind))
+        opened: socket.socket = self._in_net(
+            self._lab.spaces[node].place.net, lambda: socket.socket(family, kind)
+        )
+        return opened
 
     def _in_net(self, net: int, function: Callable[[], Any]) -> Any:
         """Run a function in a network namespace; each connection has a thread of its own, so it may move."""

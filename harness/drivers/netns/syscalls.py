@@ -62,7 +62,7 @@ def setns(fd: int, kind: int = 0) -> None:
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str = "") -> None:
-    """Attach a file system, bind or change propagation, as mount(2) does."""
+    """Attach a file system, bind a folder, or change propagation."""
     result = _libc.mount(
         source.encode(),
         target.encode(),
