@@ -58,8 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_READ] = {}
     config.stash[_WRITTEN] = []
     config.addinivalue_line("markers", "egresslab(lab): the lab whose nodes the `host` fixture gives")
-    if not hasattr(config.option, "egresslab_pointed"):  # xdist hands its workers the controller's options
-        config.option.egresslab_pointed = config.args_source is pytest.Config.ArgsSource.ARGS
     if not config.pluginmanager.hasplugin("pytest11.testinfra"):
         config.pluginmanager.register(HostFixture(), "egresslab-host")
     starts = [config.invocation_params.dir / word.partition("::")[0] for word in config.args]
@@ -68,6 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{label}: a label of scenarios")
     if files and config.getoption("dist", None) == "load":
         config.option.dist = "loadgroup"
+    if getattr(config, "workerinput", {}).get("egresslab"):
+        config.option.loadgroup = True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker how its tests are dealt out: it knows only the command line, which may not say."""
+    node.workerinput["egresslab"] = node.config.option.dist == "loadgroup"
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -117,7 +123,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _asked(config: pytest.Config) -> Asked:
-    return "folder" if config.option.egresslab_pointed else "nothing"
+    return "folder" if config.args_source is pytest.Config.ArgsSource.ARGS else "nothing"
 
 
 def _is_ours(parent: pytest.Collector, path: Path) -> bool:

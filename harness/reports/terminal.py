@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -81,34 +82,38 @@ class Terminal:
                     self.console.print(Text("    " + text, "dim"))
 
     def summary(self, summary: Summary, folder: str) -> None:
-        """Print the table of all flows and where the files are."""
+        """Print a row for each scenario, then the counts and where the files are."""
         self.quiet()
-        table = Table(
-            title=f"{summary.lab}: {summary.title}", title_justify="left", box=None, padding=(0, 2, 0, 0)
-        )
-        for heading in ("verdict", "from", "to", "expected", "evidence"):
-            table.add_column(heading, overflow="fold")
-        for result in summary.results:
-            state = result.verdict.state
-            table.add_row(Text(state, _STYLES[state]), *map(Text, _row(result)))
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("flows", justify="right", no_wrap=True)
+        table.add_column("scenario", ratio=3, overflow="fold")
+        table.add_column("outcome", ratio=2, overflow="fold")
+        table.add_column("evidence", ratio=2, overflow="fold")
+        for group in _by_scenario(summary.results):
+            state = _worst(group)
+            row = (str(len(group)), group[0].item.scenario.name, _expected(group[0]), _evidence(group, state))
+            table.add_row(Text(f"{_MARKS[state]} {state}", _STYLES[state]), *map(Text, row))
         if summary.results:
+            title = f"{summary.lab}: {summary.title}" if summary.title else summary.lab
             self.console.print()
+            self.console.print(Text(title, "bold"))
             self.console.print(table)
         counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
         self.console.print()
         self.console.print(f"{counts or 'nothing selected'} in {summary.seconds:.2f} s; files in {folder}")
 
 
-def _row(result: Result) -> tuple[str, str, str, str]:
-    scenario = result.item.scenario
-    target = result.item.to or scenario.run or ""
-    if scenario.run and target.startswith("curl"):
-        target = target.split()[-1]
-    if result.item.through:
-        target += f" through {result.item.through}"
-    if scenario.bypass:
-        target += " round its sidecar"
-    return result.item.source, target, _expected(result), _evidence(result)
+def _by_scenario(results: Sequence[Result]) -> Iterable[Sequence[Result]]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.item.path, result.item.scenario.name), []).append(result)
+    return groups.values()
+
+
+def _worst(group: Sequence[Result]) -> str:
+    states = {result.verdict.state for result in group}
+    return next(state for state in ("broken", "unknown", "held") if state in states)
 
 
 def _expected(result: Result) -> str:
@@ -116,20 +121,23 @@ def _expected(result: Result) -> str:
     if expect.allowed is not None:
         return "allowed"
     denied, word = (expect.rejected, "rejected") if expect.rejected else (expect.dropped, "dropped")
-    by = f" by {denied.by}" if denied and denied.by else ""
-    return f"{word} at {denied.at}{by}" if denied else ""
+    return f"{word} at {denied.at}" if denied else ""
 
 
-def _evidence(result: Result) -> str:
-    """Say the most telling thing: what broke, else the source address or the decision that was seen."""
-    if result.verdict.state != "held":
-        first = result.verdict.reasons[0]
-        return f"{first.at}: {first.seen}".splitlines()[0][:100]
-    wanted = ("source", "denied", "path")
-    for check in wanted:
-        found = [finding for finding in result.verdict.findings if finding.check == check]
-        if found and check == "path":
-            return " > ".join(finding.at for finding in found)
-        if found:
-            return f"{found[-1].at}: {found[-1].seen if check == 'denied' else found[-1].expected}"
-    return ""
+def _evidence(group: Sequence[Result], state: str) -> str:
+    """Say the most telling thing: where it differed, else the sources that were seen, else who decided."""
+    if state != "held":
+        first = next(result for result in group if result.verdict.state == state).verdict.reasons[0]
+        return f"{first.at}: {first.seen.splitlines()[0] if first.seen else 'nothing'}"[:80]
+    found = [finding for result in group for finding in result.verdict.findings]
+    sources = sorted(
+        {finding.expected.partition("(")[2].rstrip(")") for finding in found if finding.check == "source"}
+    )
+    if sources:
+        hop = next(finding.at for finding in found if finding.check == "source")
+        return f"{hop} saw {', '.join(sources)}"
+    outcome = group[0].item.scenario.expect
+    denied = outcome.rejected or outcome.dropped
+    if denied is not None:
+        return f"by {denied.by}" if denied.by else "recorded there"
+    return " > ".join(finding.at for finding in found if finding.check == "path")
