@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LABS = pytest.StashKey["Labs"]()
 _READ = pytest.StashKey[dict[Path, "tuple[Item, ...] | InputError"]]()
 _WRITTEN = pytest.StashKey[list[str]]()
+_FILES = pytest.StashKey[tuple[Path, ...]]()
 
 
 class NotHeld(Exception):
@@ -54,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the labels of every scenario file to come, and keep each lab's cases on one xdist worker."""
+    """Register the labels of every scenario file to come."""
     config.stash[_READ] = {}
     config.stash[_WRITTEN] = []
     config.addinivalue_line("markers", "egresslab(lab): the lab whose nodes the `host` fixture gives")
@@ -64,16 +65,27 @@ def pytest_configure(config: pytest.Config) -> None:
     files = dict.fromkeys(ahead(starts, _asked(config), config.getini("norecursedirs")))
     for label in dict.fromkeys(label for path in files for label in _labels(config, path)):
         config.addinivalue_line("markers", f"{label}: a label of scenarios")
-    if files and config.getoption("dist", None) == "load":
-        config.option.dist = "loadgroup"
-    if getattr(config, "workerinput", {}).get("egresslab"):
-        config.option.loadgroup = True
+    config.stash[_FILES] = tuple(files)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Tell an xdist worker how its tests are dealt out: it knows only the command line, which may not say."""
-    node.workerinput["egresslab"] = node.config.option.dist == "loadgroup"
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the cases of a lab on one worker, so that it stands once.
+
+    `xdist_group` markers would say the same, but xdist 3.8 loses them under pytest 9.2.
+    """
+    if not config.stash[_FILES] or config.getoption("dist") not in {"load", "loadgroup"}:
+        return None
+    from xdist.scheduler import LoadGroupScheduling  # noqa: PLC0415 - there only when xdist is
+
+    groups = {path.resolve(): group for path in config.stash[_FILES] if (group := _group(path))}
+
+    class ByLab(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = config.rootpath / nodeid.partition("::")[0]
+            return groups.get(file.resolve()) or str(super()._split_scope(nodeid))
+
+    return ByLab(config, log)
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -147,23 +159,30 @@ def _read(config: pytest.Config, path: Path) -> tuple[Item, ...]:
     return found
 
 
-def _lab_of(path: Path) -> tuple[Path, str, tuple[str, ...]]:
-    """Return the lab file of a scenario file, the lab's name, and the label that its article stands for."""
+def _lab_of(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the lab file of a scenario file, and the label that its article stands for."""
     from harness.lab import load_lab  # noqa: PLC0415 - as above
     from harness.shipped import lab_of  # noqa: PLC0415 - as above
 
     lab_file = lab_of(path)
     lab = load_lab(lab_file)
-    return lab_file, lab.lab, (f"article-{lab.article}",) if lab.article is not None else ()
+    return lab_file, (f"article-{lab.article}",) if lab.article is not None else ()
 
 
 def _labels(config: pytest.Config, path: Path) -> Iterable[str]:
     try:
         cases = _read(config, path)
-        article = _lab_of(path)[2] if cases else ()
+        article = _lab_of(path)[1] if cases else ()
     except InputError:
         return ()  # reported where the file is collected
     return (*article, *(label for case in cases for label in case.scenario.labels))
+
+
+def _group(path: Path) -> str:
+    try:
+        return str(_lab_of(path)[0])
+    except InputError:
+        return ""  # reported where the file is collected
 
 
 def _labs(config: pytest.Config) -> Labs:
@@ -213,7 +232,7 @@ class ScenarioFile(_Holder, pytest.File):
         """Yield the cases; raises CollectError with our own lines for what is wrong with the file."""
         try:
             cases = _read(self.config, self.path)
-            lab, name, article = _lab_of(self.path) if cases else (self.path, "", ())
+            lab, article = _lab_of(self.path) if cases else (self.path, ())
         except InputError as error:
             raise self.CollectError(str(error)) from None
         runs = (self.getparent(ScenarioFolder) or self).runs if cases else None
@@ -221,8 +240,6 @@ class ScenarioFile(_Holder, pytest.File):
             item: ScenarioItem = ScenarioItem.from_parent(self, name=case.id, case=case, lab=lab, runs=runs)
             for label in (*article, *case.scenario.labels):
                 item.add_marker(label)
-            if self.config.pluginmanager.hasplugin("xdist"):
-                item.add_marker(pytest.mark.xdist_group(name))
             yield item
 
 

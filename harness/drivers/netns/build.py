@@ -15,6 +15,7 @@ from harness.drivers.netns.sandbox import PRIVATE, outermost
 from harness.programs.nft import Nft
 
 MTU = 1500
+_LAST_GROUP = 2**31 - 1
 _FIRST_NIC, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 1000, 10, 1000
 
 
@@ -130,6 +131,7 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        _write_sysctl("net.ipv4.ping_group_range", _groups())
         for name, value in space.sysctls:
             _write_sysctl(name, value)
         # these sockets stay in this namespace for good
@@ -141,7 +143,17 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
 
 
 def _write_sysctl(name: str, value: str) -> None:
-    Path("/proc/sys", name.replace(".", "/")).write_text(value, encoding="ascii")
+    try:
+        Path("/proc/sys", name.replace(".", "/")).write_text(value, encoding="ascii")
+    except OSError as error:
+        raise OSError(error.errno, f"sysctl {name} = {value}: {error.strerror}") from error
+
+
+def _groups() -> str:
+    """Return the groups that may ping without privileges: every one that our user namespace maps (icmp(7))."""
+    rows = [line.split() for line in Path("/proc/self/gid_map").read_text(encoding="ascii").splitlines()]
+    first, _, count = map(int, rows[0])
+    return f"{first} {min(first + count - 1, _LAST_GROUP)}"
 
 
 def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:

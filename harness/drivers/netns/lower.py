@@ -20,7 +20,6 @@ _SYSCTLS = (
     ("net.ipv4.conf.default.send_redirects", "0"),
     ("net.ipv4.icmp_ratemask", "0"),  # a limited ICMP error would look like a silent drop
     ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
 )

@@ -1,0 +1,150 @@
+"""A lab that runs nothing: it answers each flow with what was recorded of one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.drivers.fake.bind import bind
+from harness.errors import GoneError
+from harness.running import Mark, Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from harness.evidence import CommandResult
+    from harness.plan import Plan
+    from harness.programs.probe import Outcome, Probe
+
+    Counters = Mapping[str, Mapping[str, Sequence[int]]]
+
+_EVERYTHING = ("lines", "conntrack", "nflog", "frames")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What came of one flow that a pod sent: what its client saw, and what was recorded between two instants (ns).
+
+    `before` and `after` are the counters around it; `blind` the taps through which the nonce did not come back.
+    """
+
+    pod: str
+    raw: Raw
+    started: int
+    ended: int
+    command: CommandResult | None = None
+    outcome: Outcome | None = None
+    before: Counters = field(default_factory=dict)
+    after: Counters = field(default_factory=dict)
+    blind: tuple[str, ...] = ()
+
+
+class FakeLab:
+    """A lab that answers each flow with the next recording of its pod; the last one for ever.
+
+    Raises GoneError from a flow of a pod that has no recording, as from a lab that died.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        name: str,
+        source: tuple[str, str],
+        recordings: Iterable[Recording] = (),
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.plan = plan
+        self.bindings = bind(plan)
+        self.name = name
+        self.source = source
+        self.phases: tuple[tuple[str, float], ...] = (("pretending", 0.0),)
+        self.played: list[Recording] = []
+        self._ended = ended
+        self._waiting: dict[str, list[Recording]] = {}
+        for recording in recordings:
+            self._waiting.setdefault(recording.pod, []).append(recording)
+        self._begun = min((found[0].started for found in self._waiting.values()), default=0)
+
+    def run(
+        self,
+        node: str,
+        argv: Sequence[str],
+        *,
+        seconds: float,  # noqa: ARG002 - the protocol's signature
+        capable: bool = False,  # noqa: ARG002 - as above
+    ) -> CommandResult:
+        """Play a recording of a command back."""
+        command = self._play(node).command
+        if command is None:
+            raise GoneError(f"what was recorded for {node!r} next is no command")
+        return replace(command, argv=tuple(argv))
+
+    def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:  # noqa: ARG002 - as above
+        """Play recordings of probes back."""
+        outcomes = []
+        for probe in probes:
+            outcome = self._play(probe.node).outcome
+            if outcome is None:
+                raise GoneError(f"what was recorded for {probe.node!r} next is no probe")
+            outcomes.append(replace(outcome, id=probe.id))
+        return outcomes
+
+    @contextmanager
+    def window(self, seconds: float) -> Iterator[None]:  # noqa: ARG002 - as above
+        """Have the lab to oneself, which one always has."""
+        yield
+
+    def mark(self) -> Mark:
+        """Return how much was played."""
+        time = self.played[-1].ended if self.played else self._begun
+        return Mark(time, {"played": {"": len(self.played)}})
+
+    def collect(self, mark: Mark, kinds: Sequence[str] = _EVERYTHING) -> Raw:
+        """Return what was recorded of the flows since a mark."""
+        since = self.played[mark.ends.get("played", {}).get("", 0) :]
+        found: dict[str, dict[str, list[Any]]] = {kind: {} for kind in _EVERYTHING}
+        lost: dict[str, str] = {}
+        ended: dict[str, int] = {}
+        interfaces: dict[str, dict[int, str]] = {}
+        for recording in since:
+            for kind in kinds:
+                for place, entries in getattr(recording.raw, kind).items():
+                    found[kind].setdefault(place, []).extend(entries)
+            lost |= recording.raw.lost
+            ended |= recording.raw.ended
+            interfaces |= {node: dict(names) for node, names in recording.raw.interfaces.items()}
+        return Raw(**found, lost=lost, ended=ended, interfaces=interfaces)
+
+    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
+        """Return at once: nothing more will come."""
+
+    def barrier(self, seconds: float) -> Sequence[str]:  # noqa: ARG002 - as above
+        """Return the taps that were blind when the last flow was recorded."""
+        return self.played[-1].blind if self.played else ()
+
+    def counters(self) -> Counters:
+        """Return the counters as they stood when the last flow was over, or before any."""
+        if self.played:
+            return self.played[-1].after
+        return next((found[0].before for found in self._waiting.values()), {})
+
+    def programs(self) -> Sequence[Mapping[str, Any]]:
+        """Return the programs that the plan's nodes would run, as if all did."""
+        return [
+            {"node": node.name, "name": kind, "pid": 0, "code": None, "argv": (kind,)}
+            for node in self.plan.nodes
+            for kind in node.kinds
+        ]
+
+    def close(self) -> None:
+        """End the connection, and an owned lab with it; one that stays is ended by `down`."""
+        self._ended()
+
+    def _play(self, pod: str) -> Recording:
+        waiting = self._waiting.get(pod)
+        if not waiting:
+            raise GoneError(f"nothing was recorded for {pod!r}")
+        recording = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        self.played.append(recording)
+        return recording
