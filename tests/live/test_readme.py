@@ -1,9 +1,9 @@
 """The commands in README.md and in the labs' own are run, and print what stands there.
 
 A block marked `console` is a terminal: a line that begins with `$ ` is a command, what follows is what it prints on
-both streams. In it, `...` stands for any text, as in doctest, and on a line of its own for any number of lines; what differs from run to run
-(`MASKS`: durations, times, chosen ports, versions) is not compared, nor how many blanks stand between words. The
-commands of a page run one after the other in one shell, in an empty folder.
+both streams. In it, `...` stands for any text, as in doctest, and on a line of its own for any number of lines. What
+differs from run to run (`MASKS`: durations, times, chosen ports, versions) is not compared, nor how many blanks stand
+between words. The commands of a page run one after the other in one shell, in an empty folder.
 """
 
 from __future__ import annotations
