@@ -52,7 +52,7 @@ class FakeLab:
         name: str,
         source: tuple[str, str],
         recordings: Iterable[Recording] = (),
-        ended: Callable[[], None] = lambda: None,
+        ended: Callable[[], object] = lambda: None,
     ) -> None:
         self.plan = plan
         self.bindings = bind(plan)
