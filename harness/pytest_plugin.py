@@ -70,22 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the cases of a lab on one worker, so that it stands once.
-
-    `xdist_group` markers would say the same, but xdist 3.8 loses them under pytest 9.2.
-    """
-    if not config.stash[_FILES] or config.getoption("dist") not in {"load", "loadgroup"}:
+    """Keep the cases of a lab on one xdist worker, where tests are dealt out one by one."""
+    labs = {path.resolve(): group for path in config.stash[_FILES] if (group := _group(path))}
+    if not labs or config.getoption("dist") not in {"load", "loadgroup"}:
         return None
-    from xdist.scheduler import LoadGroupScheduling  # noqa: PLC0415 - there only when xdist is
+    from harness.scheduling import ByLab  # noqa: PLC0415 - see the module's docstring
 
-    groups = {path.resolve(): group for path in config.stash[_FILES] if (group := _group(path))}
-
-    class ByLab(LoadGroupScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = config.rootpath / nodeid.partition("::")[0]
-            return groups.get(file.resolve()) or str(super()._split_scope(nodeid))
-
-    return ByLab(config, log)
+    return ByLab(config, log, labs)
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -146,7 +137,7 @@ def _read(config: pytest.Config, path: Path) -> tuple[Item, ...]:
     """Return a file's cases, read once; raises InputError."""
     known = config.stash[_READ]
     if path not in known:
-        from harness.scenario import load_scenarios  # noqa: PLC0415 - see the module's docstring
+        from harness.scenario import load_scenarios  # noqa: PLC0415 - as above
 
         shown = os.path.relpath(path, config.invocation_params.dir)
         try:
