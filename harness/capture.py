@@ -142,7 +142,9 @@ def check_name(name: str) -> None:
 def _few(word: str, known: list[str]) -> str:
     import difflib  # noqa: PLC0415 - for a message only
 
-    return f"nearest: {', '.join(difflib.get_close_matches(word, known, n=3, cutoff=0)) or 'none'}"
+    spelled = {name.lower(): name for name in known}  # what is wrong in a layer's name is often its case
+    close = difflib.get_close_matches(word.lower(), spelled, n=3, cutoff=0)
+    return f"nearest: {', '.join(spelled[name] for name in close)}"
 
 
 def _ip_offset(frame: Frame) -> int | None:
