@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from testinfra.host import Host
+
     from harness.running import Driver, RunningLab
     from harness.scenario import Item
 
@@ -80,6 +82,19 @@ class Labs:
         # this process may hold two labs whose files give them the same name
         names = itertools.chain([own], (f"{own}.{number}" for number in itertools.count(2)))
         return next(name for name in names if name not in taken)
+
+
+@dataclass(frozen=True)
+class HeldLab:
+    """A lab for a user's own tests: `running` for flows and commands, `host` for what a node has."""
+
+    running: RunningLab
+
+    def host(self, node: str) -> Host:
+        """Return a testinfra host for a node; raises InputError with the nearest name."""
+        from harness.hosts import lab_host  # noqa: PLC0415 - testinfra is for those who ask for it
+
+        return lab_host(self.running, node)
 
 
 @dataclass

@@ -12,7 +12,6 @@ Ours is imported late, all that is large: pytest loads this module in every proj
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-    from harness.held import Labs, Runs
+    from harness.held import HeldLab, Labs, Runs
     from harness.run import Result
-    from harness.running import RunningLab
     from harness.scenario import Item
 
 _LABS = pytest.StashKey["Labs"]()
@@ -272,19 +270,6 @@ def _words(result: Result) -> str:
     return "\n".join(failure_lines(result))
 
 
-@dataclass(frozen=True)
-class HeldLab:
-    """A lab for a user's own tests: `running` for flows and commands, `host` for what a node has."""
-
-    running: RunningLab
-
-    def host(self, node: str) -> Host:
-        """Return a testinfra host for a node; raises InputError with the nearest name."""
-        from harness.hosts import lab_host  # noqa: PLC0415 - as above
-
-        return lab_host(self.running, node)
-
-
 @pytest.fixture(scope="session")
 def egresslab(pytestconfig: pytest.Config) -> Iterator[Callable[[str | Path], HeldLab]]:
     """Give labs by shipped name or path: `egresslab("bookinfo-egress").host("firewall")`."""
@@ -292,6 +277,7 @@ def egresslab(pytestconfig: pytest.Config) -> Iterator[Callable[[str | Path], He
     taken: dict[Path, HeldLab] = {}
 
     def lab(name_or_path: str | Path) -> HeldLab:
+        from harness.held import HeldLab  # noqa: PLC0415 - as above
         from harness.shipped import find_lab  # noqa: PLC0415 - as above
 
         try:
