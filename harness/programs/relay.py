@@ -42,12 +42,15 @@ async def relay(client: TlsStream, upstream: socket.socket, traffic: Traffic) ->
     Either side may end first. Nothing more is sent once this returns. Raises BrokenError when a socket
     failed; both are then left to the caller.
     """
+    broken = ""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_to_upstream(client, upstream, traffic))
             group.create_task(_to_client(client, upstream, traffic))
-    except* BrokenError as broken:
-        raise BrokenError(str(broken.exceptions[0])) from None
+    except* BrokenError as found:
+        broken = str(found.exceptions[0])
+    if broken:  # raised here: Python 3.11.2, which is Debian 12's, wraps what `except*` itself raises in a group
+        raise BrokenError(broken)
     await close_when_delivered(upstream)
     await close_when_delivered(client.sock)
 
