@@ -26,7 +26,7 @@ _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 class Recording:
     """What came of one flow that a pod sent: what its client saw, and what was recorded between two instants (ns).
 
-    `before` and `after` are the counters around it; `blind` the taps through which the nonce did not come back.
+    `counted` is by how much it moved the counters; `blind` the taps through which the nonce did not come back.
     """
 
     pod: str
@@ -35,13 +35,14 @@ class Recording:
     ended: int
     command: CommandResult | None = None
     outcome: Outcome | None = None
-    before: Counters = field(default_factory=dict)
-    after: Counters = field(default_factory=dict)
+    counted: Counters = field(default_factory=dict)
     blind: tuple[str, ...] = ()
 
 
 class FakeLab:
     """A lab that answers each flow with the next recording of its pod; the last one for ever.
+
+    Recordings of one lab follow each other in time, in the order in which they are played.
 
     Raises GoneError from a flow of a pod that has no recording, as from a lab that died.
     """
@@ -62,7 +63,8 @@ class FakeLab:
         self.played: list[Recording] = []
         self._ended = ended
         self._waiting: dict[str, list[Recording]] = {}
-        for recording in recordings:
+        self._recordings = tuple(recordings)
+        for recording in self._recordings:
             self._waiting.setdefault(recording.pod, []).append(recording)
         self._begun = min((found[0].started for found in self._waiting.values()), default=0)
 
@@ -124,10 +126,15 @@ class FakeLab:
         return self.played[-1].blind if self.played else ()
 
     def counters(self) -> Counters:
-        """Return the counters as they stood when the last flow was over, or before any."""
-        if self.played:
-            return self.played[-1].after
-        return next((found[0].before for found in self._waiting.values()), {})
+        """Return the sum of what the played flows counted; every counter that any of them will move is there."""
+        totals: dict[str, dict[str, tuple[int, int]]] = {}
+        for recording in self._recordings:
+            times = sum(played is recording for played in self.played)
+            for node, named in recording.counted.items():
+                for name, (packets, octets) in named.items():
+                    before = totals.setdefault(node, {}).get(name, (0, 0))
+                    totals[node][name] = (before[0] + times * packets, before[1] + times * octets)
+        return totals
 
     def programs(self) -> Sequence[Mapping[str, Any]]:
         """Return the programs that the plan's nodes would run, as if all did."""
