@@ -190,3 +190,13 @@ def test_the_scenarios_with_every_key_are_valid_and_have_them_all(tmp_path: Path
 def test_the_schemas_that_editors_read_are_current(file: str, made: Any) -> None:
     """The files are what `egresslab schema lab` and `egresslab schema scenario` print."""
     assert (ROOT / file).read_text(encoding="utf-8") == json.dumps(made(), indent=2) + "\n"
+
+
+def test_coverage_names_every_scenario_and_no_other() -> None:
+    """What stands in italics on the page are the names of the shipped scenarios, all of them."""
+    text = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<!\*)\*([^*|]+)\*(?!\*)", text)) - {"Italics"}
+    shipped = {
+        item.scenario.name for file in (ROOT / "scenarios").rglob("*.yaml") for item in load_scenarios(file)
+    }
+    assert named == shipped
