@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from harness.errors import MissingCapability
+from harness.tools import load_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,11 +78,11 @@ def compiled(bpf: str, *, ethernet: bool) -> Callable[[bytes, int], bool]:
 @cache
 def _library() -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL("libpcap.so.0.8")
-    except OSError:
+        library = load_library("libpcap.so.0.8")
+    except MissingCapability as error:
         raise MissingCapability(
             "libpcap", "packet filters need libpcap, which is not installed: apt-get install libpcap0.8"
-        ) from None
+        ) from error
     pointer = ctypes.c_void_p
     library.pcap_open_dead.restype = pointer
     library.pcap_open_dead.argtypes = [ctypes.c_int, ctypes.c_int]
