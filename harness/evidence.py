@@ -114,9 +114,17 @@ class Evidence:
     bindings: Bindings
     attempt: Attempt
     recorded: Recorded
+    unfinished: tuple[tuple[str, str], ...] = ()
+    """(hop, what it did not say in time), as `log of the end of connection 3`."""
 
     def gap(self, hop: str) -> str | None:
-        """Say why records of a hop may lack something of the flow: lost evidence or a blind tap; None if neither."""
+        """Say why what is not recorded at a hop may have been there all the same; None if nothing is missing."""
+        for place, what in self.unfinished:
+            return f"{place} lacks {what}"
+        return self.lost_at(hop)
+
+    def lost_at(self, hop: str) -> str | None:
+        """Say what a hop's records have lost: a tap that is blind, or losses; None if nothing."""
         node = self.attempt.pod if hop == SIDECAR else hop
         for tap in self.recorded.blind:
             if tap.rpartition(".")[0] == node:

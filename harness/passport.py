@@ -57,7 +57,7 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
         known |= onward_known
         used |= onward_used
     mine = sorted(used.values(), key=lambda sighting: sighting.time)
-    strays = _strays(known, sightings, plan, bindings)
+    strays = _strays(attempt, known, sightings, plan, bindings)
     return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous))
 
 
@@ -140,8 +140,19 @@ def _through_forward_proxy(
     return logged + left, []
 
 
+def unaccounted(strays: Iterable[Sighting], sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """Return those strays that these sightings do not account for either: others' records come late, or came before."""
+    logged = {sighting.onward for sighting in sightings if sighting.witness == "log" and sighting.onward}
+    accounted, _ = _follow(logged, sightings)
+    return tuple(stray for stray in strays if stray.flow not in accounted)
+
+
 def _strays(
-    known: set[FiveTuple], sightings: Sequence[Sighting], plan: Plan, bindings: Bindings
+    attempt: Attempt,
+    known: set[FiveTuple],
+    sightings: Sequence[Sighting],
+    plan: Plan,
+    bindings: Bindings,
 ) -> tuple[Sighting, ...]:
     """Return openings that left a proxy without any record of whom they were for.
 
@@ -154,15 +165,14 @@ def _strays(
         proxies |= {str(member) for member in pools.get(pool, ())}
     for node in plan.of_kind("egress-proxy"):
         proxies |= {str(address) for address in bindings.all_addresses(node)}
-    logged = {sighting.onward for sighting in sightings if sighting.witness == "log" and sighting.onward}
-    accounted, _ = _follow(logged, sightings)
-    return tuple(
+    openings = (
         sighting
         for sighting in sightings
-        if sighting.event in ("opening", "new", "allow", "drop")
+        if sighting.time >= attempt.started
+        and sighting.event in ("opening", "new", "allow", "drop")
         and sighting.flow is not None
         and sighting.flow.protocol == _TCP
         and sighting.flow.src in proxies
-        and sighting.flow not in accounted
         and sighting.flow not in known
     )
+    return unaccounted(openings, sightings)

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
-from urllib.parse import urlsplit
 
-from harness import lookup
+from harness.attempt import TOGETHER, observe
 from harness.errors import LabError
-from harness.evidence import SIDECAR, Attempt, Evidence, Finding, Recorded
-from harness.passport import Passport, join
-from harness.programs.probe import Probe
+from harness.evidence import Attempt, Evidence, Finding
+from harness.passport import Passport
 from harness.running import Mark, RunningLab
 from harness.scenario import Item
-from harness.sightings import digest
 from harness.verdict import Verdict, conclude, judge, outcome_of
 
-COMMAND_SECONDS = 20.0
 WINDOW_SECONDS = 60.0
-QUIET_SECONDS = 3.0
-BARRIER_SECONDS = 1.0
-TOGETHER = 64
-"""How many probes share a window, and are in flight at once."""
-
-_PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
-_PORTS = {"http": 80, "https": 443}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
@@ -59,6 +46,7 @@ class Session:
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lab = lab
+        self._earlier: Mark | None = None
         self._results: dict[str, Result] = {}
         self._told = told
         self._selected = tuple(selected)
@@ -135,110 +123,14 @@ class Session:
 
     def _attempt(self, items: Sequence[Item]) -> list[tuple[Evidence, Passport, Verdict]]:
         """Try one item, or several probes at once, with the lab to ourselves; judge each by the same recordings."""
-        lab = self._lab
-        with lab.window(WINDOW_SECONDS):
-            before = lab.counters()
-            mark = lab.mark()
-            attempts = _send(lab, items, mark)
-            unquiet = self._settle(mark, attempts)
-            blind = lab.barrier(BARRIER_SECONDS)
-            after = lab.counters()
-            recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
-        return [self._judged(attempt, recorded, unquiet) for attempt in attempts]
-
-    def _judged(
-        self, attempt: Attempt, recorded: Recorded, unquiet: dict[str, list[Finding]]
-    ) -> tuple[Evidence, Passport, Verdict]:
-        lab = self._lab
-        evidence = Evidence(lab.plan, lab.bindings, attempt, recorded)
-        passport = join(attempt, recorded, lab.plan, lab.bindings)
-        verdict = judge(evidence, passport)
-        return evidence, passport, conclude([*verdict.findings, *unquiet.get(attempt.item.id, ())])
-
-    def _settle(self, mark: Mark, attempts: Sequence[Attempt]) -> dict[str, list[Finding]]:
-        """Wait until every program has said its last word about each flow; what stays open is unknown."""
-        lab = self._lab
-        deadline = time.monotonic() + QUIET_SECONDS
-        while True:
-            now = lab.mark()
-            recorded = digest(lab.collect(mark, ("lines", "conntrack")), lab.plan, {}, {}, ())
-            waiting = {}
-            for attempt in attempts:
-                passport = join(attempt, recorded, lab.plan, lab.bindings)
-                open_ends = list(_unfinished(passport))
-                if open_ends:
-                    waiting[attempt.item.id] = open_ends
-            left = deadline - time.monotonic()
-            if not waiting or recorded.ended:
-                return {}
-            if left <= 0:
-                return {
-                    name: [
-                        Finding(
-                            "quiet", "unknown", hop, f"{what} within {QUIET_SECONDS:g} s", "nothing of it"
-                        )
-                        for hop, what in ends
-                    ]
-                    for name, ends in waiting.items()
-                }
-            lab.wait_for("lines", now, left)
+        with self._lab.window(WINDOW_SECONDS):
+            observed, self._earlier = observe(self._lab, items, self._earlier)
+        return [(evidence, passport, judge(evidence, passport)) for evidence, passport in observed]
 
 
 def _is_probed_denial(item: Item) -> bool:
     word, _ = outcome_of(item.scenario.expect)
     return item.scenario.run is None and word != "allowed"
-
-
-def _send(lab: RunningLab, items: Sequence[Item], mark: Mark) -> list[Attempt]:
-    first = items[0]
-    if first.scenario.run is not None:
-        command = lab.run(first.source, shlex.split(first.scenario.run), seconds=COMMAND_SECONDS)
-        return [Attempt(first, first.source, mark.time, lab.mark().time, command=command)]
-    outcomes = lab.probe([probe_of(item) for item in items], TOGETHER)
-    return [
-        Attempt(item, item.source, outcome.started, outcome.ended, outcome=outcome)
-        for item, outcome in zip(items, outcomes, strict=True)
-    ]
-
-
-def probe_of(item: Item) -> Probe:
-    """Return the probe that an item's `to`, `through` and `bypass` describe."""
-    word, _ = outcome_of(item.scenario.expect)
-    url = urlsplit(item.to or "")
-    through = None
-    if item.through:
-        host, _, port = item.through.rpartition(":")
-        through = (host, int(port))
-    return Probe(
-        id=0,
-        node=item.source,
-        scheme=cast('Literal["tcp", "udp", "http", "https"]', url.scheme),
-        host=url.hostname or "",
-        port=url.port or _PORTS.get(url.scheme, 0),
-        path=url.path or "/",
-        through=through,
-        mark=lookup.find("nodes", "sidecar").MARK if item.scenario.bypass == "sidecar" else 0,
-        timeout=_PROBE_SECONDS[word],
-    )
-
-
-def _unfinished(passport: Passport) -> Iterator[tuple[str, str]]:
-    """Yield (hop, what is still missing) for the flow's connections at programs that log their end."""
-    states: dict[tuple[str, str], set[str]] = {}
-    sidecar = f"{passport.pod} {SIDECAR}"
-    logged = {sighting.flow for sighting in passport.at(SIDECAR)}
-    for sighting in passport.sightings:
-        number = sighting.facts.get("conn") or sighting.facts.get("connection")
-        if sighting.witness == "log" and number is not None:
-            states.setdefault((sighting.at, number), set()).add(sighting.event)
-        redirected = sighting.facts.get("translated", "").endswith(":15001")
-        if sighting.at == passport.pod and redirected and sighting.flow not in logged:
-            yield sidecar, "its log of the connection"
-    for (hop, number), events in states.items():
-        if "close" not in events:
-            yield hop, f"its log of the end of connection {number}"
-    for stray in passport.strays:
-        yield stray.at, "a record of whom this connection was for"
 
 
 def seconds_of(duration: str) -> float:

@@ -47,7 +47,7 @@ def outcome_of(expect: Expect) -> tuple[str, Allowed | Denied]:
 def judge(evidence: Evidence, passport: Passport) -> Verdict:
     """Return the verdict on an attempt."""
     word, outcome = outcome_of(evidence.attempt.item.scenario.expect)
-    findings = [*_lab_is_well(evidence), *_evidence_is_whole(outcome, evidence)]
+    findings = [*_lab_is_well(evidence), *_evidence_is_whole(outcome, evidence), *_flow_is_over(evidence)]
     findings += lookup.find("checks", word).judge(outcome, evidence, passport)
     for field in _FIELDS:
         expected = getattr(outcome, field, None)
@@ -79,6 +79,12 @@ def _evidence_is_whole(outcome: Outcome, evidence: Evidence) -> Iterator[Finding
     """Yield what was lost at any hop that the scenario speaks of."""
     hops = {*getattr(outcome, "path", ()), *getattr(outcome, "unseen_by", ()), getattr(outcome, "at", "")}
     for hop in sorted(hops):
-        gap = evidence.gap(hop)
+        gap = evidence.lost_at(hop)
         if gap is not None:
             yield Finding("evidence", "unknown", hop, "whole evidence", gap)
+
+
+def _flow_is_over(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what no program said in time; it may yet have come to something else."""
+    for hop, what in evidence.unfinished:
+        yield Finding("quiet", "unknown", hop, what, "nothing of it in time")

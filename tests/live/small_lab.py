@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness import shipped, source
-from harness.drivers import netns
+from harness.drivers.netns.lab import NamespaceLab, stand_up
 from harness.lab import load_lab
 from harness.plan import make_plan
 from harness.run import Result, Session
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from harness.drivers.netns.lab import NamespaceLab
 
 SHIPPED = "bookinfo-egress"
 ALLOWED = "bookinfo reaches the internet from its own address"
@@ -100,8 +99,8 @@ def own_name(word: str) -> str:
 def standing(files: Files, name: str) -> Iterator[Standing]:
     """Stand a written lab up for the time of a `with` block."""
     text = (str(files.lab), files.lab.read_text(encoding="utf-8"))
-    lab = netns.up(make_plan(load_lab(files.lab)), name, text, owned=True)
+    lab = stand_up(make_plan(load_lab(files.lab)), name, text, owned=True)
     try:
-        yield Standing(lab, files)  # type: ignore[arg-type] - the driver's own class, for what only it can do
+        yield Standing(lab, files)
     finally:
         lab.close()

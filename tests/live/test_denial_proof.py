@@ -13,19 +13,21 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 from small_lab import ALLOWED, REJECTED, Standing, own_name, standing, write
 
-from harness.run import Result, Session
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from harness.run import Result
+
 pytestmark = pytest.mark.live
 
 BUSY = "bookinfo/worker"
-_LOOP = (
-    "while :; do curl -sSkI -o /dev/null -x bigip-proxy-svc.bookinfo.svc.cluster.local:3128 https://www.f5.com;"
-    " echo $?; done"
-)
+_LOOPS = """\
+for loop in 1 2 3; do
+  while :; do curl -sSkI -o /dev/null -x bigip-proxy-svc:3128 https://www.f5.com; echo $?; done &
+done
+wait
+"""
 HONEST, OPEN_LIAR, QUIET_LIAR = None, "reject-then-dial", "reject-then-dial-quietly"
 
 
@@ -40,10 +42,10 @@ def _with_worker(fault: str | None) -> Callable[[dict[str, Any]], None]:
 
 @contextmanager
 def _busy(lab: Standing, statuses: IO[str]) -> Iterator[None]:
-    """Have another pod send allowed flows one after another; its clients' exit statuses go to a file."""
+    """Have another pod send allowed flows three at a time; its clients' exit statuses go to a file."""
     with open("/dev/null", encoding="ascii") as nothing:  # noqa: PTH123 - a descriptor is wanted
         fds = (nothing.fileno(), statuses.fileno(), statuses.fileno())
-        child, _ = lab.lab.interactive(BUSY, ("sh", "-c", _LOOP), fds)
+        child, _ = lab.lab.interactive(BUSY, ("sh", "-c", _LOOPS), fds)
     assert child is not None
     try:
         yield
@@ -56,24 +58,33 @@ def _denials(folder: Path, fault: str | None, runs: int) -> list[Result]:
     """Return the results of so many denials amid allowed traffic; the control runs before that traffic begins."""
     files = write(folder, [REJECTED], _with_worker(fault))
     log = folder / "statuses"
-    with standing(files, own_name(f"denial-{fault or 'honest'}")) as lab, log.open("w", encoding="ascii") as statuses:
-        (control,) = lab.results(ALLOWED)
+    with (
+        standing(files, own_name(f"denial-{fault or 'honest'}")) as lab,
+        log.open("w", encoding="ascii") as statuses,
+    ):
+        session = lab.session()
+        (allowed,), (denied,) = lab.items(ALLOWED), lab.items(REJECTED)
+        control = session.run(allowed)
         assert control.verdict.state == "held", str(control.verdict)
-        (item,) = lab.items(REJECTED)
         with _busy(lab, statuses):
-            # a session of its own has no control to run: that one would be ambiguous amid the traffic
-            results = [Session(lab.lab).run(item) for _ in range(runs)]
+            # under an id of its own, for a session runs each case once
+            results = [
+                session.run(denied.model_copy(update={"id": f"{denied.id} {number}"}))
+                for number in range(runs)
+            ]
     served = Counter(log.read_text(encoding="ascii").split())
     print(f"{runs} denials, allowed flows beside them by exit status: {dict(served)}")  # noqa: T201 - the proof's figures
     assert set(served) == {"0"}
-    assert served["0"] >= runs
+    assert served["0"] >= runs // 2
     return results
 
 
 def _prove(folder: Path, fault: str | None, runs: int) -> None:
     results = _denials(folder, fault, runs)
     states = Counter(result.verdict.state for result in results)
-    wrong = [str(result.verdict) for result in results if (result.verdict.state == "held") != (fault is HONEST)]
+    wrong = [
+        str(result.verdict) for result in results if (result.verdict.state == "held") != (fault is HONEST)
+    ]
     seconds = sum(result.seconds for result in results) / runs
     print(f"{fault or 'honest'}: {dict(states)}, {seconds:.3f} s each")  # noqa: T201 - as above
     assert not wrong, f"{len(wrong)} of {runs}: {wrong[0]}"
@@ -86,7 +97,7 @@ def test_a_denial_is_judged_right_amid_allowed_traffic(fault: str | None, runs: 
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize(("fault", "runs"), [(HONEST, 1000), (OPEN_LIAR, 1000), (QUIET_LIAR, 1000)])
+@pytest.mark.parametrize(("fault", "runs"), [(HONEST, 1000), (OPEN_LIAR, 1000), (QUIET_LIAR, 200)])
 def test_a_denial_is_judged_right_every_time(fault: str | None, runs: int, tmp_path: Path) -> None:
     """The same, as often as it takes to see a rare flake."""
     _prove(tmp_path, fault, runs)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from small_lab import ALLOWED, REJECTED, own_name, standing, write
 
 if TYPE_CHECKING:
@@ -103,7 +102,6 @@ def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp
     assert results
     for result in results:
         verdict = result.verdict
-        print(name, "|", result.item.id, "|", verdict, "|", result.seconds)
         assert verdict.state == case.state, str(verdict)
         assert any(reason.at == case.at and case.says in str(reason) for reason in verdict.reasons), str(
             verdict

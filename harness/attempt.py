@@ -1,0 +1,165 @@
+"""One try of flows: send them, wait until all is said of them, prove that the taps saw, and join the sightings.
+
+Evidence comes by several ways, each with its own delay: what is not there yet must not count as not there.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
+from urllib.parse import urlsplit
+
+from harness import lookup
+from harness.evidence import SIDECAR, Attempt, Evidence, Recorded
+from harness.passport import Passport, join, unaccounted
+from harness.programs.probe import Probe
+from harness.sightings import digest
+from harness.verdict import outcome_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.running import Mark, RunningLab
+    from harness.scenario import Item
+
+COMMAND_SECONDS = 20.0
+QUIET_SECONDS = 3.0
+BARRIER_SECONDS = 1.0
+ACCOUNT_SECONDS = 0.5
+LOOK_AGAIN_SECONDS = 0.05
+TOGETHER = 64
+"""How many probes share a window, and are in flight at once."""
+
+_PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What was sent, since when it counts, and an earlier mark from which others' connections are accounted for."""
+
+    lab: RunningLab
+    attempts: tuple[Attempt, ...]
+    mark: Mark
+    earlier: Mark
+
+    def joined(self, recorded: Recorded) -> list[Passport]:
+        """Return each flow's passport, without such strays as records since `earlier` account for."""
+        lab = self.lab
+        passports = [join(attempt, recorded, lab.plan, lab.bindings) for attempt in self.attempts]
+        if not any(passport.strays for passport in passports):
+            return passports
+        records = digest(lab.collect(self.earlier, ("lines", "conntrack")), lab.plan, {}, {}, ())
+        return [
+            replace(passport, strays=unaccounted(passport.strays, records.sightings))
+            for passport in passports
+        ]
+
+
+def observe(
+    lab: RunningLab, items: Sequence[Item], earlier: Mark | None
+) -> tuple[list[tuple[Evidence, Passport]], Mark]:
+    """Try one item, or several probes at once; the caller has the lab's window.
+
+    Returns evidence and passport of each, and the mark to give as `earlier` the next time.
+    """
+    earlier = earlier or lab.mark()
+    before = lab.counters()
+    mark = lab.mark()
+    span = _Span(lab, tuple(_send(lab, items, mark)), mark, earlier)
+    deadline = time.monotonic() + QUIET_SECONDS
+    while True:
+        _settle(span, deadline)
+        blind = lab.barrier(BARRIER_SECONDS)
+        after = lab.counters()
+        recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
+        passports = _with_accounts(span, recorded)
+        unfinished = [tuple(_unfinished(passport)) for passport in passports]
+        # settling may have looked before anything of the flow was read
+        if not any(unfinished) or recorded.ended or time.monotonic() >= deadline:
+            break
+    return [
+        (Evidence(lab.plan, lab.bindings, attempt, recorded, () if recorded.ended else ends), passport)
+        for attempt, passport, ends in zip(span.attempts, passports, unfinished, strict=True)
+    ], mark
+
+
+def _settle(span: _Span, deadline: float) -> None:
+    """Wait until every program has said its last word about each flow, or the time is up."""
+    while True:
+        now = span.lab.mark()
+        recorded = digest(span.lab.collect(span.mark, ("lines", "conntrack")), span.lab.plan, {}, {}, ())
+        waiting = any(any(_unfinished(passport)) for passport in span.joined(recorded))
+        left = deadline - time.monotonic()
+        if not waiting or recorded.ended or left <= 0:
+            return
+        span.lab.wait_for("lines", now, min(left, LOOK_AGAIN_SECONDS))
+
+
+def _with_accounts(span: _Span, recorded: Recorded) -> list[Passport]:
+    """Join each flow's sightings; give connections that were seen last the time to be accounted for.
+
+    Others use the lab too: what they began just before the barrier is logged just after it.
+    """
+    deadline = time.monotonic() + ACCOUNT_SECONDS
+    while True:
+        now = span.lab.mark()
+        passports = span.joined(recorded)
+        left = deadline - time.monotonic()
+        if left <= 0 or not any(passport.strays for passport in passports):
+            return passports
+        span.lab.wait_for("lines", now, min(left, LOOK_AGAIN_SECONDS))
+
+
+def _send(lab: RunningLab, items: Sequence[Item], mark: Mark) -> list[Attempt]:
+    first = items[0]
+    if first.scenario.run is not None:
+        command = lab.run(first.source, shlex.split(first.scenario.run), seconds=COMMAND_SECONDS)
+        return [Attempt(first, first.source, mark.time, lab.mark().time, command=command)]
+    outcomes = lab.probe([probe_of(item) for item in items], TOGETHER)
+    return [
+        Attempt(item, item.source, outcome.started, outcome.ended, outcome=outcome)
+        for item, outcome in zip(items, outcomes, strict=True)
+    ]
+
+
+def probe_of(item: Item) -> Probe:
+    """Return the probe that an item's `to`, `through` and `bypass` describe."""
+    word, _ = outcome_of(item.scenario.expect)
+    url = urlsplit(item.to or "")
+    through = None
+    if item.through:
+        host, _, port = item.through.rpartition(":")
+        through = (host, int(port))
+    return Probe(
+        id=0,
+        node=item.source,
+        scheme=cast('Literal["tcp", "udp", "http", "https"]', url.scheme),
+        host=url.hostname or "",
+        port=url.port or _PORTS.get(url.scheme, 0),
+        path=url.path or "/",
+        through=through,
+        mark=lookup.find("nodes", "sidecar").MARK if item.scenario.bypass == "sidecar" else 0,
+        timeout=_PROBE_SECONDS[word],
+    )
+
+
+def _unfinished(passport: Passport) -> Iterator[tuple[str, str]]:
+    """Yield (hop, what is still missing) for the flow's connections at programs that log their end."""
+    states: dict[tuple[str, str], set[str]] = {}
+    sidecar = f"{passport.pod} {SIDECAR}"
+    logged = {sighting.flow for sighting in passport.at(SIDECAR)}
+    for sighting in passport.sightings:
+        number = sighting.facts.get("conn") or sighting.facts.get("connection")
+        if sighting.witness == "log" and number is not None:
+            states.setdefault((sighting.at, number), set()).add(sighting.event)
+        redirected = sighting.facts.get("translated", "").endswith(":15001")
+        if sighting.at == passport.pod and redirected and sighting.flow not in logged:
+            yield sidecar, "its log of the connection"
+    for (hop, number), events in states.items():
+        if "close" not in events:
+            yield hop, f"its log of the end of connection {number}"
+    for stray in passport.strays:
+        yield stray.at, "a record of whom this connection was for"
