@@ -109,7 +109,7 @@ def ls(driver: Any) -> None:
 @main.command()
 @click.argument("what", type=click.Choice(["pods", "services", "outside", "taps", "nodes", "programs"]))
 @click.option("-n", "namespace", help="Only this namespace.")
-@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@click.option("--lab", "lab_name", envvar="EGRESSLAB_LAB", help="Which lab, when several are up.")
 @driver_option
 def get(what: str, namespace: str | None, lab_name: str | None, driver: Any) -> None:
     """Show what a running lab has, as kubectl would."""
@@ -125,7 +125,7 @@ def get(what: str, namespace: str | None, lab_name: str | None, driver: Any) -> 
 @click.option("-c", "container", help="Accepted as kubectl's; app and sidecar share the pod's network.")
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
-@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@click.option("--lab", "lab_name", envvar="EGRESSLAB_LAB", help="Which lab, when several are up.")
 @driver_option
 @click.pass_context
 def exec(ctx: click.Context, /, **options: Any) -> None:  # noqa: A001 - kubectl's word
@@ -138,7 +138,7 @@ def exec(ctx: click.Context, /, **options: Any) -> None:  # noqa: A001 - kubectl
 @main.command()
 @click.argument("node")
 @click.option("-n", "namespace", help="The pod's namespace.")
-@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@click.option("--lab", "lab_name", envvar="EGRESSLAB_LAB", help="Which lab, when several are up.")
 @driver_option
 @click.pass_context
 def shell(ctx: click.Context, node: str, namespace: str | None, lab_name: str | None, driver: Any) -> None:
@@ -157,7 +157,7 @@ def shell(ctx: click.Context, node: str, namespace: str | None, lab_name: str | 
 @click.option("-n", "namespace", help="The pod's namespace.")
 @click.option("-c", "container", help="Only this program: app, sidecar, ...; rules: the packet filter.")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing as lines come.")
-@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@click.option("--lab", "lab_name", envvar="EGRESSLAB_LAB", help="Which lab, when several are up.")
 @driver_option
 def logs(**options: Any) -> None:
     """Print what a pod's or node's programs printed, and what its packet filter logged."""
@@ -173,7 +173,7 @@ def logs(**options: Any) -> None:
     "-w", "file", type=click.Path(path_type=Path), help="Write pcapng to this file, `-` for standard output."
 )
 @click.option("-c", "count", type=int, help="Stop after so many packets.")
-@click.option("--lab", "lab_name", help="Which lab, when several are up.")
+@click.option("--lab", "lab_name", envvar="EGRESSLAB_LAB", help="Which lab, when several are up.")
 @driver_option
 def capture(**options: Any) -> None:
     """Show packets as they pass, at every tap at once; WHERE is a filter in tcpdump's language."""

@@ -214,5 +214,5 @@ def only_lab(driver: Driver, name: str | None) -> str:
     if not names:
         raise LabError("no lab is up; `egresslab up bookinfo-egress` stands one up")
     if len(names) > 1:
-        raise LabError(f"several labs are up ({', '.join(names)}); say which with --lab")
+        raise LabError(f"several labs are up ({', '.join(names)}); say which with --lab or EGRESSLAB_LAB")
     return names[0]
