@@ -61,18 +61,20 @@ def _pods(plan: Plan) -> tuple[dict[str, IPv4Address], dict[str, tuple[IPv4Netwo
     pool = next(iter(cluster.pools.values()))
     free = pool.cidr.subnets(new_prefix=max(pool.block, pool.cidr.prefixlen))
     blocks: dict[str, list[IPv4Network]] = {node.name: [next(free)] for node in plan.cluster_nodes}
-    used: dict[str, int] = dict.fromkeys(blocks, 0)
+    # a block's first address is left out where it has others, as it would be a network's
+    first = 1 if pool.block < 32 else 0
+    used: dict[str, int] = dict.fromkeys(blocks, first)
     pods: dict[str, IPv4Address] = {}
     for node in plan.pods:
         host = node.host or ""
-        if used[host] + 1 >= blocks[host][-1].num_addresses:
+        if used[host] >= blocks[host][-1].num_addresses:
             block = next(free, None)
             if block is None:
                 raise InputError(f"the pool {pool.cidr} has no block left for node {host!r}")
             blocks[host].append(block)
-            used[host] = 0
-        used[host] += 1
+            used[host] = first
         pods[node.name] = blocks[host][-1].network_address + used[host]
+        used[host] += 1
     return pods, {host: tuple(found) for host, found in blocks.items()}
 
 

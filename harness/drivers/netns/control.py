@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import signal
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, netlink
-from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.children import NOT_FOUND, Child, Command
+from harness.drivers.netns.operations import Operations, Wrong
 from harness.drivers.netns.watcher import PROTOCOL
-from harness.programs.probe import Engine, Probe, Resolver
-from harness.programs.tap import send_nonce
 
 if TYPE_CHECKING:
     from harness.drivers.netns.lab_process import Lab
 
-
-_ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "TERM": "xterm"}
 _MOST_DESCRIPTORS = 3
-
-
-class Wrong(Exception):
-    """A request that cannot be done; the message is for the user."""
 
 
 class Server:
@@ -44,7 +30,7 @@ class Server:
         self._lab = lab
         self._owner = owner
         self._control = control
-        self.window = threading.Lock()
+        self._window = threading.Lock()
 
     def start(self) -> None:
         """Serve from now on."""
@@ -54,40 +40,22 @@ class Server:
         while True:
             link, _ = self._control.accept()
             _pid, uid, _gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            if uid != self._owner:
+            if uid not in (
+                self._owner,
+                os.geteuid(),
+            ):  # under sudo the owner is who called it, and root is root
                 link.close()
                 continue
-            threading.Thread(target=Connection(self._lab, self, link).serve, daemon=True).start()
+            connection = Connection(Operations(self._lab, self._window), link)
+            threading.Thread(target=connection.serve, daemon=True).start()
 
 
 class Connection:
-    """One client: its requests in turn, the processes it started, and the window it holds."""
+    """One client: its requests, answered in turn."""
 
-    def __init__(self, lab: Lab, server: Server, link: socket.socket) -> None:
-        self._lab = lab
-        self._server = server
+    def __init__(self, operations: Operations, link: socket.socket) -> None:
+        self._operations = operations
         self._link = link
-        self._children: dict[int, Child] = {}
-        self._holds_window = False
-        self._ops: dict[str, Callable[..., Any]] = {
-            "hello": self._hello,
-            "exec": self._exec,
-            "wait": self._wait,
-            "signal": self._signal,
-            "open_window": self._open_window,
-            "close_window": self._close_window,
-            "mark": self._mark,
-            "collect": self._collect,
-            "wait_for": self._wait_for,
-            "barrier": self._barrier,
-            "blind": self._blind,
-            "probe": self._probe,
-            "counters": self._counters,
-            "network": self._network,
-            "programs": self._programs,
-            "kill_program": self._kill_program,
-            "stop": self._stop,
-        }
 
     def serve(self) -> None:
         """Answer until the client goes; then end what it started and give up its window."""
@@ -106,10 +74,7 @@ class Connection:
         except (ConnectionError, BrokenPipeError):
             pass
         finally:
-            for child in self._children.values():
-                if child.code is None:
-                    _signal_session(child.pid, signal.SIGKILL)
-            self._close_window()
+            self._operations.end()
             self._link.close()
 
     def _answer(self, line: bytes, fds: list[int]) -> None:
@@ -142,192 +107,9 @@ class Connection:
             raise Wrong(
                 f"this lab speaks protocol {PROTOCOL} of egresslab {__version__}; use that version, or `down`"
             )
-        op = self._ops.get(request.pop("op", ""))
+        op = self._operations.table.get(request.pop("op", ""))
         if op is None:
             raise Wrong("unknown operation")
         if fds:
             request["fds"] = fds
         return op(**request)
-
-    def _hello(self) -> dict[str, Any]:
-        payload = self._lab.payload
-        return {
-            "version": __version__,
-            "lab": payload.lab,
-            "source": list(payload.source),
-            "nodes": [space.name for space in payload.layout.spaces],
-            "programs": [f"{start.space} {start.name}" for start in payload.starts],
-            "phases": self._lab.phases,
-        }
-
-    def _exec(  # noqa: PLR0913 - the fields of one request
-        self,
-        node: str,
-        argv: list[str],
-        environment: dict[str, str] | None = None,
-        terminal: bool = False,  # noqa: FBT001, FBT002 - as above
-        capable: bool = False,  # noqa: FBT001, FBT002
-        fds: list[int] | None = None,
-    ) -> Any:
-        built = self._lab.spaces.get(node)
-        if built is None:
-            raise Wrong(f"no node {node!r} in this lab")
-        full = _ENVIRONMENT | {"PATH": self._lab.payload.path} | (environment or {})
-        if self._lab.payload.library_path and capable:
-            full["LD_LIBRARY_PATH"] = self._lab.payload.library_path
-        master, slave = os.openpty() if terminal else (None, None)
-        try:
-            child = self._lab.children.start(
-                Command(
-                    argv,
-                    full,
-                    built.place,
-                    tuple(fds) if fds and not terminal else None,  # type: ignore[arg-type]
-                    os.ttyname(slave) if slave is not None else None,
-                ),
-                capabilities=capable,
-            )
-        except OSError as error:
-            if master is not None:
-                os.close(master)
-            return {"child": None, "code": NOT_FOUND, "reason": f"{argv[0]}: {error.strerror}"}
-        finally:
-            if slave is not None:
-                os.close(slave)
-        self._children[child.pid] = child
-        return {"child": child.pid, "started": child.started}, [master] if master is not None else []
-
-    def _wait(self, child: int, seconds: float | None = None) -> dict[str, Any]:
-        found = self._children[child]
-        found.gone.wait(seconds)
-        if found.code is not None:
-            del self._children[child]
-        return {"code": found.code, "ended": found.ended}
-
-    def _signal(self, child: int, number: int) -> None:
-        if self._children[child].code is None:
-            _signal_session(child, number)
-
-    def _open_window(self, seconds: float) -> bool:
-        if not self._holds_window:
-            self._holds_window = self._server.window.acquire(timeout=seconds)
-        return self._holds_window
-
-    def _close_window(self) -> None:
-        if self._holds_window:
-            self._holds_window = False
-            self._server.window.release()
-
-    def _mark(self) -> dict[str, Any]:
-        return {"time": time.time_ns(), "ends": self._lab.recorder.mark()}
-
-    def _collect(self, mark: dict[str, dict[str, int]], kinds: list[str]) -> tuple[None, list[int]]:
-        recorder = self._lab.recorder
-        found = {
-            "recorded": recorder.since(mark, kinds),
-            "lost": recorder.lost(mark),
-            "ended": self._lab.programs.ended(),
-            "interfaces": {
-                name: built.tap_names(self._lab.payload.layout) for name, built in self._lab.spaces.items()
-            },
-        }
-        memory = os.memfd_create("collected")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            pickle.dump(found, file)
-        return None, [memory]
-
-    def _wait_for(self, kind: str, mark: dict[str, dict[str, int]], seconds: float) -> None:
-        self._lab.recorder.wait_for(kind, mark, seconds)
-
-    def _barrier(self, seconds: float) -> dict[str, list[str]]:
-        """Send a nonce out of every tapped interface and wait until every tap on its way recorded it."""
-        recorder = self._lab.recorder
-        mark = recorder.mark()
-        wanted: dict[str, set[bytes]] = {}
-        names: dict[bytes, str] = {}
-        layout = self._lab.payload.layout
-        for name, built in self._lab.spaces.items():
-            if not built.space.tapped:
-                continue
-            for interface, index in built.indexes.items():
-                if interface == "lo":
-                    continue
-                token = os.urandom(16)
-                names[token] = layout.taps.get((name, interface), f"{name}.{interface}")
-                wanted.setdefault(name, set()).add(token)
-                send_nonce(built.raw, index, token)
-        missing = recorder.wait_for_tokens(wanted, mark, seconds)
-        return {"blind": sorted({names[token] for tokens in missing.values() for token in tokens})}
-
-    def _blind(self, node: str) -> None:
-        self._lab.recorder.blind(node)
-
-    def _probe(self, probes: list[dict[str, Any]], in_flight: int) -> tuple[None, list[int]]:
-        engine = Engine(self._open_socket, self._resolver)
-        outcomes = engine.run([Probe(**_as_probe(fields)) for fields in probes], in_flight)
-        memory = os.memfd_create("outcomes")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            pickle.dump(outcomes, file)
-        return None, [memory]
-
-    def _open_socket(self, node: str, family: int, kind: int) -> socket.socket:
-        opened: socket.socket = self._in_net(
-            self._lab.spaces[node].place.net, lambda: socket.socket(family, kind)
-        )
-        return opened
-
-    def _in_net(self, net: int, function: Callable[[], Any]) -> Any:
-        """Run a function in a network namespace; each connection has a thread of its own, so it may move."""
-        home = os.open("/proc/self/ns/net", os.O_RDONLY)
-        try:
-            sys_.setns(net, sys_.CLONE_NEWNET)
-            return function()
-        finally:
-            sys_.setns(home, sys_.CLONE_NEWNET)
-            os.close(home)
-
-    def _resolver(self, node: str) -> Resolver:
-        etc = dict(self._lab.spaces[node].space.etc)
-        return Resolver.parse(etc.get("resolv.conf", ""), self._lab.payload.layout.hosts)
-
-    def _counters(self) -> dict[str, dict[str, list[int]]]:
-        return {
-            name: {counter: list(values) for (_, _, counter), values in built.nft.counters().items()}
-            for name, built in self._lab.spaces.items()
-            if "counter" in built.space.rules
-        }
-
-    def _network(self, node: str) -> dict[str, Any]:
-        built = self._lab.spaces[node]
-        return {"routes": [vars_of(route) for route in built.route.routes()], "interfaces": built.indexes}
-
-    def _programs(self) -> list[dict[str, Any]]:
-        return [
-            {"node": space, "name": name, "pid": child.pid, "code": child.code, "argv": list(start.argv)}
-            for (space, name), (start, child) in self._lab.programs.table.items()
-        ]
-
-    def _kill_program(self, node: str, name: str, number: int) -> None:
-        _, child = self._lab.programs.table[node, name]
-        os.kill(child.pid, number)
-
-    def _stop(self) -> None:
-        self._lab.stop.set()
-
-
-def vars_of(value: object) -> dict[str, Any]:
-    """Return a frozen dataclass's fields as a mapping."""
-    return {name: getattr(value, name) for name in getattr(value, "__dataclass_fields__", {})}
-
-
-def _as_probe(fields: dict[str, Any]) -> dict[str, Any]:
-    if fields.get("through") is not None:
-        fields["through"] = tuple(fields["through"])
-    if "send" in fields:
-        fields["send"] = fields["send"].encode()
-    return fields
-
-
-def _signal_session(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
