@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.drivers import fake
 from harness.identity import Certificates, Leaf
 from harness.lab import load_lab, parse_lab
-from harness.plan import Plan, make_plan
+from harness.plan import Bindings, Plan, Program, make_plan, render
 from harness.scenario import Item, load_scenarios
 from harness.source import parse
 
@@ -123,3 +125,24 @@ def pretended_certificates(plan: Plan) -> Certificates:
         request.name: Leaf(f"chain of {request.name}", f"key of {request.name}") for request in plan.requests
     }
     return Certificates(leaves, {issuer: f"root of {issuer}" for issuer in ("mesh", "foreign", "public")})
+
+
+class Rendered:
+    """A lab with every node's runtime."""
+
+    def __init__(self, text: str = LAB) -> None:
+        self.plan: Plan = plan_of(text)
+        self.bindings: Bindings = fake.binding(self.plan)
+        self.runtimes = render(self.plan, self.bindings, pretended_certificates(self.plan))
+
+    def files(self, node: str) -> dict[str, str]:
+        """Return a node's files."""
+        return {file.path: file.content for file in self.runtimes[node].files}
+
+    def json(self, node: str, path: str) -> Any:
+        """Return what a JSON file of a node says."""
+        return json.loads(self.files(node)[path])
+
+    def program(self, node: str, name: str) -> Program:
+        """Return a program of a node."""
+        return next(program for program in self.runtimes[node].programs if program.name == name)
