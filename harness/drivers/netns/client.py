@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ready
+from harness.drivers.netns.launch import crash_report
 from harness.drivers.netns.watcher import PROTOCOL, control_name
 from harness.errors import GoneError, LabError
 
@@ -84,12 +85,22 @@ class Client:
                     raise ConnectionResetError
                 self._rest += data
         except OSError as error:
-            raise GoneError(f"lab {self.lab!r} went away") from error
+            raise GoneError(f"lab {self.lab!r} went away{_last_words(self.lab)}") from error
         line, _, self._rest = self._rest.partition(b"\n")
         answer = json.loads(line)
         if not answer["ok"]:
             raise LabError(str(answer["error"]))
         return answer["result"], received
+
+
+def _last_words(lab: str) -> str:
+    report = crash_report(lab)
+    try:
+        # the watcher needs a moment to write it; most labs that go away were told to, and have none
+        ready.until("a crash report", report.exists, seconds=0.2)
+    except ready.NotInTime:
+        return ""
+    return f"; {report} has its last words"
 
 
 def end(lab: str, owner: int) -> None:

@@ -56,6 +56,12 @@ def owner_id() -> int:
     return int(os.environ.get("SUDO_UID", os.geteuid())) if os.geteuid() == 0 else os.geteuid()
 
 
+def crash_report(name: str) -> Path:
+    """Return the file that a lab's watcher writes when the lab ends by itself and had something to say."""
+    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(state, "egresslab", f"{name}.crash")
+
+
 def binding(plan: Plan) -> Bindings:
     """Return this driver's bindings; the same for everyone who asks about the same plan."""
     return bind(plan, (_python(), "-S", "-E"))
@@ -76,7 +82,7 @@ def launch(plan: Plan, name: str, source: tuple[str, str]) -> Lease:
     os.lseek(memory, 0, os.SEEK_SET)
     status_read, status_write = os.pipe()
     lease_read, lease_write = os.pipe()
-    argv = [sys.executable, "-P", "-m", watcher.__name__, name, str(owner_id())]
+    argv = [sys.executable, "-P", "-m", watcher.__name__, name, str(owner_id()), str(crash_report(name))]
     argv += [str(fd) for fd in (memory, status_write, lease_read)]
     environment = os.environ | {"PYTHONPATH": str(_PROGRAMS.parent.parent)}
     if payload.library_path:
@@ -86,6 +92,7 @@ def launch(plan: Plan, name: str, source: tuple[str, str]) -> Lease:
     )
     for fd in (memory, status_write, lease_read):
         os.close(fd)
+    crash_report(name).unlink(missing_ok=True)
     lease = Lease(name, lease_write, (), process)
     try:
         lease.phases = _await(status_read, name)

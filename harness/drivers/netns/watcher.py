@@ -40,9 +40,9 @@ def control_name(uid: int, lab: str) -> str:
 
 
 def main() -> int:
-    """Run with: lab name, owner's user id, and the descriptors of the payload, the status pipe and the lease."""
-    lab, owner = sys.argv[1], int(sys.argv[2])
-    payload, status, lease = (int(word) for word in sys.argv[3:6])
+    """Run with: lab name, owner's user id, crash report; descriptors of the payload, status pipe and lease."""
+    lab, owner, report = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    payload, status, lease = (int(word) for word in sys.argv[4:7])
     os.setsid()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -61,11 +61,19 @@ def main() -> int:
         return 1
     os.close(alive)
     control.close()
-    code = _watch(child, lease)
+    code, asked = _watch(child, lease)
     os.close(held)
-    text = os.pread(stderr, _CRASH_BYTES, max(0, os.fstat(stderr).st_size - _CRASH_BYTES))
+    text = os.pread(stderr, _CRASH_BYTES, max(0, os.fstat(stderr).st_size - _CRASH_BYTES)).decode(
+        errors="replace"
+    )
+    if text and not asked:
+        with suppress(OSError):
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text(
+                f"lab {lab} ended by itself with {code}; its last words:\n{text}", encoding="utf-8"
+            )
     with suppress(BrokenPipeError):
-        _tell(status, ended=code, stderr=text.decode(errors="replace"))
+        _tell(status, ended=code, stderr=text)
     return 0
 
 
@@ -163,8 +171,12 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _watch(child: int, lease: int) -> int:
-    """Wait until PID 1 ends; end it when the owner's lease breaks or we are told to stop."""
+def _watch(child: int, lease: int) -> tuple[int, bool]:
+    """Wait until PID 1 ends; end it when the owner's lease breaks or we are told to stop.
+
+    Returns how it ended, and whether that was asked for.
+    """
+    asked = False
     stop, told = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: os.write(told, b"x"))
@@ -177,9 +189,10 @@ def _watch(child: int, lease: int) -> int:
         if lease in ready and os.read(lease, 1) == RELEASE:
             waiting.remove(lease)
             continue
+        asked = True
         os.kill(child, signal.SIGKILL)
         waiting = [ended]
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), asked
 
 
 def _tell(status: int, **facts: object) -> None:
