@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import lookup
@@ -16,6 +17,7 @@ from harness.running import Raw
 
 Counters = Mapping[str, Mapping[str, Sequence[int]]]
 _TCP, _UDP = 6, 17
+_LAST_PORT = 65535
 
 
 def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Sequence[str]) -> Recorded:
@@ -40,15 +42,17 @@ def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Seque
     )
 
 
-def read_address(text: str | None) -> tuple[str, int] | None:
-    """Split `ip:port`; None for what a program writes when it has none (`-`, empty)."""
-    if not text or ":" not in text:
+def read_address(text: object) -> tuple[str, int] | None:
+    """Split `ip:port`; None for what a program writes when it has none (`-`, empty), and for anything else."""
+    if not isinstance(text, str):
         return None
     host, _, port = text.rpartition(":")
-    return (host.strip("[]"), int(port)) if port.isdigit() else None
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LAST_PORT:
+        return None
+    return host.strip("[]"), int(port)
 
 
-def tcp(source: str | None, destination: str | None) -> FiveTuple | None:
+def tcp(source: object, destination: object) -> FiveTuple | None:
     """Return the TCP 5-tuple between two `ip:port` texts, None when either is missing."""
     first, second = read_address(source), read_address(destination)
     if first is None or second is None:
@@ -57,20 +61,41 @@ def tcp(source: str | None, destination: str | None) -> FiveTuple | None:
 
 
 def json_lines(lines: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a program that prints one JSON object a line; other lines are skipped."""
-    for _, line in lines:
+    """Yield the events of a program that prints one JSON object a line; other lines are skipped.
+
+    `time` is always there, in ns: the event's own, or when the line was recorded where that is unusable.
+    """
+    for recorded, line in lines:
         if line.startswith("{"):
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(event, dict):
-                yield event
+                yield event | {"time": _time(event.get("time"), recorded)}
+
+
+def facts_of(event: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
+    """Return an event's texts and numbers under these keys, as text; empty texts and `-` are left out."""
+    found = ((key, event.get(key)) for key in keys)
+    return {
+        key: str(value)
+        for key, value in found
+        if isinstance(value, str | int | float) and value not in ("", "-")
+    }
 
 
 def inverse(flow: FiveTuple) -> FiveTuple:
     """Return the 5-tuple of the other direction."""
     return FiveTuple(flow.protocol, flow.dst, flow.dport, flow.src, flow.sport)
+
+
+def _time(value: object, recorded: int) -> int:
+    """Return an event's time, which Envoy writes as a text; only what fits 64 bits is one."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,19}", value):
+        value = int(value)
+    plausible = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 63
+    return value if plausible and isinstance(value, int) else recorded
 
 
 def _program(key: str) -> tuple[str, str]:

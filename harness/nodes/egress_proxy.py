@@ -16,7 +16,7 @@ from harness.lookup import nearest
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, counter_name
 from harness.plan import File as NodeFile
 from harness.programs.fivetuple import FiveTuple
-from harness.sightings import json_lines, tcp
+from harness.sightings import facts_of, json_lines, tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ FORWARDS = True
 CLIENT_CERTIFICATE = "client-certificate"
 """Who decided when the TLS handshake itself refused the client."""
 
+_KEPT = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
 _Place = tuple[str | int, ...]
 
 
@@ -244,17 +245,16 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     """Yield what the proxy says about each connection, with the 5-tuples of both its sides."""
     accepted: dict[int, FiveTuple | None] = {}
     for event in json_lines(lines):
-        kind, number = event.get("event", ""), event.get("conn")
-        if number is None:
+        kind, number = event.get("event"), event.get("conn")
+        if not isinstance(kind, str) or not isinstance(number, int):
             continue
         if "peer" in event:
             accepted[number] = tcp(event["peer"], event.get("local"))
-        kept = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
-        facts = {key: str(event[key]) for key in kept if event.get(key) is not None}
+        facts = facts_of(event, _KEPT)
         onward = None
         match kind:
             case "decision":
-                facts["by"] = str(event.get("policy"))
+                facts["by"] = facts_of(event, ("policy",)).get("policy", "")
             case "tls-failed":
                 facts["by"] = CLIENT_CERTIFICATE
             case "upstream" | "upstream-failed":

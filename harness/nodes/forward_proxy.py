@@ -14,9 +14,11 @@ from harness.plan import File as NodeFile
 from harness.programs.fivetuple import FiveTuple
 
 FORWARDS = False
-_CONNECT = re.compile(r"Connect \(file descriptor (\d+)\): (?:\S+ \[)?([0-9a-f.:]+)\]?")
-_REQUEST = re.compile(r"Request \(file descriptor (\d+)\): (.+)")
-_CLOSED = re.compile(r"Closed connection between local client \(fd:(\d+)\)")
+_STAMP = r"[A-Z]+ +[A-Za-z]+ +\d+ [\d:.]+ \[\d+\]: "
+"""How tinyproxy starts each line; matched from the first character, for a request's text is the client's own."""
+_CONNECT = re.compile(_STAMP + r"Connect \(file descriptor (\d+)\): (?:\S+ \[)?([0-9a-f.:]+)\]?")
+_REQUEST = re.compile(_STAMP + r"Request \(file descriptor (\d+)\): (.+)")
+_CLOSED = re.compile(_STAMP + r"Closed connection between local client \(fd:(\d+)\)")
 
 
 class Spec(Outside):
@@ -47,12 +49,12 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     """Yield connections, requests and ends; lines belong together by file descriptor, and name no ports."""
     opened: dict[str, tuple[int, str]] = {}
     for number, (time, line) in enumerate(lines):
-        if found := _CONNECT.search(line):
+        if found := _CONNECT.match(line):
             opened[found[1]] = (number, found[2])
             yield _sighting(node, "connect", time, opened[found[1]], {"line": line})
-        elif (found := _REQUEST.search(line)) and found[1] in opened:
+        elif (found := _REQUEST.match(line)) and found[1] in opened:
             yield _sighting(node, "request", time, opened[found[1]], {"request": found[2]})
-        elif (found := _CLOSED.search(line)) and found[1] in opened:
+        elif (found := _CLOSED.match(line)) and found[1] in opened:
             yield _sighting(node, "close", time, opened.pop(found[1]), {})
 
 

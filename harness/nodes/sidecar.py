@@ -16,7 +16,7 @@ from harness.identity import Certificates
 from harness.lab import Service
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints, spiffe_id
 from harness.plan import File as NodeFile
-from harness.sightings import json_lines, tcp
+from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
 MARK = 1337
@@ -109,14 +109,12 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     for event in json_lines(lines):
         if event.get("event") != "connection":
             continue
-        facts = {
-            key: str(value) for key, value in event.items() if key in _KEPT and value not in (None, "-", "")
-        }
+        facts = facts_of(event, _KEPT)
         if "SAN" in facts.get("failure", ""):
             facts |= {"refused": "true", "by": SERVER_IDENTITY, "reason": facts["failure"]}
         onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
         flow = tcp(event.get("peer"), event.get("local"))
-        yield Sighting(f"{node.name} {SIDECAR}", "log", "connection", int(event["time"]), flow, onward, facts)
+        yield Sighting(f"{node.name} {SIDECAR}", "log", "connection", event["time"], flow, onward, facts)
 
 
 def mode(node: Node, plan: Plan) -> str:

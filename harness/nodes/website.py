@@ -11,7 +11,7 @@ from harness.identity import Certificates, Request
 from harness.lab import Outside
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime
 from harness.plan import File as NodeFile
-from harness.sightings import json_lines, tcp
+from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
 
@@ -49,10 +49,6 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     """Yield the requests the site answered."""
     for event in json_lines(lines):
         if event.get("event") == "request":
-            facts = {
-                key: str(event[key])
-                for key in ("method", "path", "host", "status", "token")
-                if event.get(key)
-            }
+            facts = facts_of(event, ("method", "path", "host", "status", "token"))
             flow = tcp(event.get("peer"), event.get("local"))
             yield Sighting(node.name, "log", "request", event["time"], flow, None, facts)

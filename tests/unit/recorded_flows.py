@@ -253,8 +253,9 @@ def behind_proxy(story: Story, port: int = 50000, conn: int = 40000, descriptor:
     story.passes(tcp_frame(fetches, "S"), "tinyproxy.internet", "site.example.internet")
     asked = {"event": "request", "peer": end(fetches), "local": end(fetches.inverse()), "status": 200}
     story.says("site.example", "website", {**asked, "method": "HEAD", "path": "/", "host": "site.example"})
-    closed = f"INFO      Closed connection between local client (fd:{descriptor}) and remote client (fd:8)"
-    story.says("tinyproxy", "tinyproxy", closed)
+    ends_at = f"(fd:{descriptor}) and remote client (fd:8)"
+    gone = f"INFO      Nov 21 15:07:47.690 [45]: Closed connection between local client {ends_at}"
+    story.says("tinyproxy", "tinyproxy", gone)
     return leaves
 
 
