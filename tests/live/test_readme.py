@@ -37,7 +37,7 @@ MASKS = (
     (r"\b\d{19}\b", "TIME"),
     (r":[3-6]\d{4}\b", ":PORT"),
     (r"(tinyproxy|curl)/[0-9.]+", r"\1/VERSION"),
-    (r"(?<=\S) +", " "),
+    (r" +", " "),
 )
 _BLOCK = re.compile(r"^```(?P<word>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
