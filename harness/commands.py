@@ -104,8 +104,8 @@ def _test_lab(  # noqa: PLR0913 - as above
             terminal.console.print(f"{lab.lab}: nothing selected")
             return 5
         terminal.doing(f"standing up {lab.lab}")
-        with lab_for(driver, lab, path, name or lab.lab, keep) as (running, failed):
-            terminal.up(running.name, running.phases, time.monotonic() - begun)
+        with lab_for(driver, lab, path, name or _name_for(lab.lab, keep, driver), keep) as (running, failed):
+            terminal.up(lab.lab, running.phases, time.monotonic() - begun)
             session = Session(running, selected, lambda item: terminal.doing(f"trying {item}"))
             for item in selected:
                 results.append(session.run(item))
@@ -159,6 +159,11 @@ def lab_for(
         running.close()
         if kept and not (keep == "always" or any(failed)):
             driver.down(name)
+
+
+def _name_for(lab: str, keep: str, driver: Driver) -> str:
+    """Return the lab's own name when it is up or is to stay, else one of this process: others may run it too."""
+    return lab if keep != "never" or lab in driver.running() else f"{lab}-{os.getpid()}"
 
 
 def _selected(item: Item, words: str, label: str, lab: Lab) -> bool:

@@ -95,13 +95,14 @@ class NamespaceLab:
     ) -> tuple[int | None, int | None]:
         """Start a command on our own streams, or on a new terminal when `fds` is None.
 
-        Returns (child number, the terminal's master); the child is None when the program is not there.
+        Nodes give it the capabilities that an administrator has there; pods, as in Kubernetes, do not. Returns
+        (child number, the terminal's master); the child is None when the program is not there.
         """
-        if fds is None:
-            told, master = self._client.call_for_fd("exec", node=node, argv=list(argv), terminal=True)
-            return told["child"], master
-        told = self._client.call("exec", node=node, argv=list(argv), fds=fds)
-        return told["child"], None
+        capable = self.plan.node(node).placement != "pod"
+        told, master = self._client.call_for_fd(
+            "exec", node=node, argv=list(argv), terminal=fds is None, capable=capable, fds=fds or ()
+        )
+        return told["child"], master
 
     def wait(self, child: int) -> int:
         """Wait for a command started by `interactive`; returns its exit status."""
