@@ -207,7 +207,7 @@ def init(folder: Path) -> None:
 @driver_option
 def plan(lab: str, driver: Any) -> None:
     """Show what a lab file comes to: nodes, addresses, services, programs."""
-    from harness.commands import show_plan  # noqa: PLC0415
+    from harness.look import show_plan  # noqa: PLC0415
 
     show_plan(lab, driver)
 

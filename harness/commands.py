@@ -1,4 +1,4 @@
-"""What the commands `test`, `up` and `plan` do."""
+"""What the commands `test` and `up` do."""
 
 from __future__ import annotations
 
@@ -191,22 +191,6 @@ def stand_up(lab_name: str, name: str | None, verbose: int, driver: Driver) -> N
                 click.echo(f"  {phase:<16} {seconds:6.3f} s")
     finally:
         running.close()
-
-
-def show_plan(lab_name: str, driver: Driver) -> None:
-    """Print what a lab file comes to; nothing is started."""
-    from harness.look import table  # noqa: PLC0415
-
-    made = make_plan(load_lab(shipped.find_lab(lab_name)))
-    bindings = driver.binding(made)
-    rows = [
-        (node.name, "+".join(node.kinds), node.host or "", ", ".join(map(str, bindings.all_addresses(node))))
-        for node in made.nodes
-    ]
-    table(("NODE", "KIND", "ON", "ADDRESSES"), rows)
-    click.echo()
-    services = [(name, bindings.cluster_ips[name], service.port) for name, service in made.services.items()]
-    table(("SERVICE", "CLUSTER-IP", "PORT"), [tuple(map(str, row)) for row in services])
 
 
 def only_lab(driver: Driver, name: str | None) -> str:

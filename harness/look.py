@@ -1,4 +1,4 @@
-"""Looking around in a running lab, with the habits of kubectl: get, exec, shell, logs, down."""
+"""Looking around in a plan and in a running lab, with the habits of kubectl: get, exec, shell, logs, down."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import Any
 
 import click
 
+from harness import shipped
 from harness.commands import only_lab
 from harness.errors import InputError
+from harness.lab import load_lab
 from harness.lookup import nearest
-from harness.plan import Node, Plan, endpoints
+from harness.plan import Node, Plan, endpoints, make_plan
 from harness.running import Driver
 
 _FOLLOW_SECONDS = 3600.0
@@ -33,6 +35,20 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo(
             "   ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+
+
+def show_plan(lab_name: str, driver: Driver) -> None:
+    """Print what a lab file comes to; nothing is started."""
+    made = make_plan(load_lab(shipped.find_lab(lab_name)))
+    bindings = driver.binding(made)
+    rows = [
+        (node.name, "+".join(node.kinds), node.host or "", ", ".join(map(str, bindings.all_addresses(node))))
+        for node in made.nodes
+    ]
+    table(("NODE", "KIND", "ON", "ADDRESSES"), rows)
+    click.echo()
+    services = [(name, bindings.cluster_ips[name], service.port) for name, service in made.services.items()]
+    table(("SERVICE", "CLUSTER-IP", "PORT"), [tuple(map(str, row)) for row in services])
 
 
 def show(driver: Driver, lab_name: str | None, what: str, namespace: str | None) -> None:

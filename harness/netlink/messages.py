@@ -68,12 +68,8 @@ def veth(  # noqa: PLR0913 - both ends of a pair are made by one message
     A peer that is created up makes the kernel refuse with ENOTCONN: set both ends up afterwards.
     """
     size = packing.u32(4, mtu) + _ONE_QUEUE
-    peer = (
-        _LINK.pack(0, 0, peer_index, 0, 0)
-        + packing.string(3, peer_name)
-        + packing.attribute(1, packing.mac(peer_mac))
-        + size
-    )
+    peer = _LINK.pack(0, 0, peer_index, 0, 0) + packing.string(3, peer_name)
+    peer += packing.attribute(1, packing.mac(peer_mac)) + size
     if peer_netns_fd is not None:
         peer += packing.u32(28, peer_netns_fd)
     return _make_link("veth", name, index, mac, data=packing.attribute(1, peer), own=size)
@@ -250,13 +246,8 @@ def _make_link(  # noqa: PLR0913 - what every kind of link has
     kind: str, name: str, index: int, mac: str, *, data: bytes = b"", own: bytes = b""
 ) -> Message:
     info = packing.string(1, kind) + (packing.attribute(2, data) if data else b"")
-    body = (
-        _LINK.pack(0, 0, index, 0, 0)
-        + packing.string(3, name)
-        + packing.attribute(1, packing.mac(mac))
-        + own
-        + packing.attribute(18, info)
-    )
+    body = _LINK.pack(0, 0, index, 0, 0) + packing.string(3, name)
+    body += packing.attribute(1, packing.mac(mac)) + own + packing.attribute(18, info)
     return Message(_NEWLINK, _MAKE, body, f"make {kind} {name} ({index})")
 
 
