@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from harness.drivers import fake
 from harness.identity import Certificates, Leaf
@@ -12,9 +15,6 @@ from harness.lab import load_lab, parse_lab
 from harness.plan import Bindings, Plan, Program, make_plan, render
 from harness.scenario import Item, load_scenarios
 from harness.source import parse
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LAB = """\
 lab: tenants
@@ -117,6 +117,13 @@ def written(folder: Path, lab: str = LAB, scenarios: str = SCENARIOS) -> Files:
     scenario_path.write_text(scenarios, encoding="utf-8")
     items = load_scenarios(scenario_path, load_lab(lab_path))
     return Files(lab_path, scenario_path, {item.id: item for item in items})
+
+
+@cache
+def written_once(scenarios: str = SCENARIOS) -> dict[str, Item]:
+    """Return the cases of a scenario file for the lab, by their ids; no file stays."""
+    with TemporaryDirectory() as folder:
+        return written(Path(folder), scenarios=scenarios).items
 
 
 def pretended_certificates(plan: Plan) -> Certificates:

@@ -306,17 +306,6 @@ def test_every_test_says_what_it_shows() -> None:
     assert not wrong
 
 
-def test_every_exemption_has_a_reason() -> None:
-    """A line that a linter is told to pass over says why, beside it or as the line above says it for both."""
-    wrong = []
-    for path in [*HARNESS.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            found = re.search(r"# noqa(?P<codes>:[A-Z0-9, ]+)?(?P<reason>.*)", line)
-            if found and found["codes"] is None and path != Path(__file__):
-                wrong.append(f"{path.relative_to(ROOT)}:{number}")
-    assert not wrong
-
-
 def test_nothing_tells_of_a_developers_machine() -> None:
     """No file of the project names a folder that exists on somebody's machine only."""
     wrong = []
