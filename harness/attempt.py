@@ -77,8 +77,8 @@ def observe(
         recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
         passports = _with_accounts(span, recorded)
         unfinished = [tuple(_unfinished(passport)) for passport in passports]
-        # settling may have looked before anything of the flow was read
-        if not any(unfinished) or recorded.ended or time.monotonic() >= deadline:
+        # settling may have looked before anything of the flow was read; a machine that stalls loses no frame
+        if not (any(unfinished) or blind) or recorded.ended or time.monotonic() >= deadline:
             break
     return [
         (Evidence(lab.plan, lab.bindings, attempt, recorded, () if recorded.ended else ends), passport)

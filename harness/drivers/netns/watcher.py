@@ -61,6 +61,7 @@ def main() -> int:
         return 1
     os.close(alive)
     control.close()
+    _print_to(stderr)
     code, asked = _watch(child, lease)
     os.close(held)
     text = os.pread(stderr, _CRASH_BYTES, max(0, os.fstat(stderr).st_size - _CRASH_BYTES)).decode(
@@ -75,6 +76,12 @@ def main() -> int:
     with suppress(BrokenPipeError):
         _tell(status, ended=code, stderr=text)
     return 0
+
+
+def _print_to(memory: int) -> None:
+    """Print to memory from now on: who reads the owner's output in a pipe waits until nobody can write to it."""
+    for stream in (1, 2):
+        os.dup2(memory, stream)
 
 
 def _start(  # noqa: PLR0913 - the descriptors PID 1 is given, each by its own name
@@ -136,7 +143,7 @@ def _middle(  # noqa: PLR0913 - as _start
             sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
             if select.select([alive], [], [], 0)[0]:
                 os._exit(1)
-            os.dup2(stderr, 2)
+            _print_to(stderr)
             from harness.drivers.netns import lab_process  # noqa: PLC0415 - PID 1 alone pays for it
 
             os._exit(lab_process.main(lab, owner, payload, status, control))
