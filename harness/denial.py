@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from harness.evidence import SIDECAR, Evidence, Finding, Sighting, State
+from harness.evidence import SIDECAR, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.scenario import Denied
 from harness.sightings import inverse
@@ -61,14 +61,7 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
     hop = expected.at
     wanted = f"a recorded denial by {expected.by!r}" if expected.by else "a recorded denial"
     if hop == "any":
-        state: State = "held" if not evidence.attempt.succeeded and passport.sightings else "broken"
-        yield Finding(
-            "denied",
-            state,
-            hop,
-            "the flow is denied somewhere",
-            "no answer for the client" if state == "held" else "the client was served",
-        )
+        yield _denied_somewhere(evidence, passport)
         return
     found = decisions(hop, passport)
     if not found:
@@ -97,6 +90,30 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         denied = verdict in _DENIALS or bool(sighting.facts.get("refused"))
         good = denied and expected.by in (None, rule)
         yield Finding("denied", "held" if good else "broken", hop, wanted, _words(sighting, verdict, rule))
+
+
+def _denied_somewhere(evidence: Evidence, passport: Passport) -> Finding:
+    wanted = "the flow is denied somewhere"
+    if evidence.attempt.succeeded:
+        return Finding("denied", "broken", "any", wanted, "the client was served")
+    if not passport.sightings:
+        return Finding(
+            "denied", "unknown", "any", wanted, "no answer for the client, and nothing of its flow"
+        )
+    return Finding("denied", "held", "any", wanted, "no answer for the client")
+
+
+def judge_answer(check: str, hop: str, evidence: Evidence, passport: Passport) -> Finding:
+    """Return the finding about what the hop put on the wire: something for `rejected`, nothing for `dropped`."""
+    answer = answer_of(hop, evidence, passport)
+    wanted = "silence towards the client"
+    if check == "rejected":
+        wanted = "an answer towards the client (RST, ICMP, TLS alert or FIN)"
+    gap = evidence.gap(hop)
+    if answer is Answer.NONE and gap is not None:
+        return Finding(check, "unknown", hop, wanted, f"{answer.value}, and {gap}")
+    held = (answer is Answer.NONE) == (check == "dropped")
+    return Finding(check, "held" if held else "broken", hop, wanted, answer.value)
 
 
 def _words(sighting: Sighting, verdict: str, rule: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.denial import Answer, answer_of, judge_decision
-from harness.evidence import Evidence, Finding, State
+from harness.denial import judge_answer, judge_decision
+from harness.evidence import Evidence, Finding
 from harness.passport import Passport
 from harness.scenario import Denied
 
@@ -14,11 +14,4 @@ def judge(expected: Denied, evidence: Evidence, passport: Passport) -> Iterator[
     """Yield a finding for the decision and one for the answer."""
     yield from judge_decision(expected, evidence, passport)
     if expected.at != "any":
-        answer = answer_of(expected.at, evidence, passport)
-        wanted = "an answer towards the client (RST, ICMP, TLS alert or FIN)"
-        gap = evidence.gap(expected.at)
-        if answer is Answer.NONE and gap is not None:
-            yield Finding("rejected", "unknown", expected.at, wanted, f"none, and {gap}")
-            return
-        state: State = "broken" if answer is Answer.NONE else "held"
-        yield Finding("rejected", state, expected.at, wanted, answer.value)
+        yield judge_answer("rejected", expected.at, evidence, passport)

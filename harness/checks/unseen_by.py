@@ -14,15 +14,15 @@ def judge(expected: tuple[str, ...], evidence: Evidence, passport: Passport) -> 
     for hop in expected:
         seen = passport.at(hop)
         strays = [stray for stray in passport.strays if stray.at == hop]
-        blind = [tap for tap in evidence.recorded.blind if tap.startswith(hop + ".")]
+        gap = evidence.gap(hop)
         if seen:
             yield Finding("unseen_by", "broken", hop, wanted, describe(seen[0]))
         elif strays:
             yield Finding(
                 "unseen_by", "broken", hop, wanted, f"{describe(strays[0])}, which no record accounts for"
             )
-        elif blind:
-            yield Finding("unseen_by", "unknown", hop, wanted, f"the tap {blind[0]} is blind")
+        elif gap is not None:
+            yield Finding("unseen_by", "unknown", hop, wanted, f"nothing, and {gap}")
         else:
             yield Finding("unseen_by", "held", hop, wanted, "nothing")
 

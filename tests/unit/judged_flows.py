@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from recorded_flows import Story, allowed, dropped, rejected
 from small_tenants import SCENARIOS, plan_of, written_once
 
+from harness import lookup
 from harness.drivers import fake
-from harness.evidence import Attempt, Evidence, Finding
+from harness.evidence import Attempt, CommandResult, Evidence, Finding
 from harness.passport import Passport, join
 from harness.sightings import digest
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from harness.drivers.fake import Recording
     from harness.plan import Bindings, Plan
 
-_WORDS = {"red is let out": allowed, "blue is reset": rejected, "nobody goes round the proxy": dropped}
+RED, BLUE, ROUND = "red is let out", "blue is reset", "nobody goes round the proxy"
+_WORDS = {RED: allowed, BLUE: rejected, ROUND: dropped}
 
 
 @cache
@@ -75,3 +77,19 @@ def recorded(evidence: Evidence, **fields: Any) -> Evidence:
 def states(findings: list[Finding]) -> list[tuple[str, str, str]]:
     """Return findings as (check, hop, state)."""
     return [(finding.check, finding.at, finding.state) for finding in findings]
+
+
+def judged(check: str, expected: Any, evidence: Evidence) -> list[Finding]:
+    """Return what a check finds."""
+    return list(lookup.find("checks", check).judge(expected, evidence, joined(evidence)))
+
+
+def printing(recording: Recording, text: str, *, code: int | None = 0) -> Recording:
+    """Return a recording whose command printed something else and ended otherwise."""
+    return replace(recording, command=CommandResult(("curl",), code, text, ""))
+
+
+def the(found: list[Finding]) -> tuple[str, str]:
+    """Return state and seen of the only finding."""
+    (finding,) = found
+    return finding.state, finding.seen

@@ -294,13 +294,13 @@ def allowed(story: Story) -> Recording:
     )
 
 
-def rejected(story: Story) -> Recording:
-    """Tell how blue's client is reset by the proxy."""
+def rejected(story: Story, flags: str = "RA", payload: bytes = b"") -> Recording:
+    """Tell how blue's client is refused by the proxy: with a reset, or what else it answers."""
     pod = "blue/client"
     host = story.plan.node(pod).host or ""
     arrives = to_proxy(story, pod)
     story.says("bigip", "egress-proxy", decision(arrives, "REJECTED", "blue"))
-    story.passes(tcp_frame(arrives.inverse(), "RA", seq=101), "bigip.nodes", f"{host}.nodes")
+    story.passes(tcp_frame(arrives.inverse(), flags, payload, seq=101), "bigip.nodes", f"{host}.nodes")
     story.says("bigip", "egress-proxy", closed(arrives, "REJECTED", reason="rejected"))
     sidecar_line(story, pod)
     argv = ("curl", "-sSkIx", "proxy.red:3128", "https://site.example")

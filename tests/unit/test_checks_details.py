@@ -1,0 +1,261 @@
+"""What stands beside an outcome, client to packets: held, broken or unknown, and what was seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from judged_flows import (
+    BLUE,
+    RED,
+    ROUND,
+    evidence_of,
+    joined,
+    judged,
+    printing,
+    recorded,
+    states,
+    story,
+    the,
+    told,
+    without,
+)
+from recorded_flows import (
+    DATA,
+    HELLO,
+    allowed,
+    behind_proxy,
+    rejected,
+    tcp_frame,
+)
+
+from harness import lookup
+from harness.programs.fivetuple import TCP, FiveTuple
+from harness.scenario import Client, Identity, Packets, Source
+
+SERVED = "spiffe://cluster.local/ns/red/sa/default"
+
+
+class TestClient:
+    """`client`: exit status and words."""
+
+    def test_held(self) -> None:
+        """Status and every text are as expected, on either stream."""
+        found = judged("client", Client(exit=56, shows=("reset by peer",)), told(BLUE))
+        assert [finding.state for finding in found] == ["held", "held"]
+
+    def test_broken(self) -> None:
+        """Another status, or words that are not there, are broken and show what came instead."""
+        found = judged("client", Client(exit=0, shows=("200 OK",)), told(BLUE))
+        assert [(finding.state, finding.seen) for finding in found] == [
+            ("broken", "exit status 56"),
+            ("broken", "'curl: (56) Recv failure: Connection reset by peer'"),
+        ]
+
+    def test_no_status_is_unknown(self) -> None:
+        """A command without an exit status proves nothing about it."""
+        evidence = told(RED, lambda one: printing(one, "", code=None))
+        assert the(judged("client", Client(exit=0), evidence)) == (
+            "unknown",
+            "no exit status: the command ran out of time",
+        )
+
+    def test_a_long_text_is_cut(self) -> None:
+        """Of what the client printed the end is shown, not all."""
+        evidence = told(RED, lambda one: printing(one, "x" * 10_000))
+        _, seen = the(judged("client", Client(shows=("y",)), evidence))
+        assert len(seen) < 310
+
+
+class TestIdentity:
+    """`identity`: what the hop's own log says of this flow."""
+
+    def test_held(self) -> None:
+        """The proxy's log names the peer's SPIFFE ID for the flow."""
+        assert the(judged("identity", Identity(at="bigip", is_=SERVED), told(RED))) == ("held", SERVED)
+
+    def test_broken(self) -> None:
+        """Another identity is broken, and shown."""
+        state, seen = the(judged("identity", Identity(at="bigip", is_=SERVED), told(BLUE)))
+        assert (state, seen) == ("broken", "spiffe://cluster.local/ns/blue/sa/default")
+
+    def test_unknown(self) -> None:
+        """A hop whose log names no identity for the flow is unknown."""
+        assert the(judged("identity", Identity(at="firewall", is_=SERVED), told(RED)))[0] == "unknown"
+
+
+class TestSource:
+    """`source`: four witnesses who must agree with the declaration."""
+
+    POOL = Source(at="tinyproxy", is_="snat/red")
+
+    def test_held(self) -> None:
+        """Log, conntrack, counter and packets name the pool's address."""
+        state, seen = the(judged("source", self.POOL, told(RED)))
+        assert state == "held"
+        assert seen == "; ".join(
+            f"{witness} 10.4.0.211" for witness in ("tinyproxy's log", "conntrack", "counter", "packets")
+        )
+
+    def test_node_and_pod(self) -> None:
+        """`node` is the address of the pod's node, by four witnesses; `pod` its own, by log and packets."""
+        assert the(judged("source", Source(at="firewall", is_="node"), told(ROUND)))[0] == "held"
+        assert the(judged("source", Source(at="firewall", is_="pod"), told(ROUND)))[0] == "broken"
+
+    def test_witnesses_that_disagree(self) -> None:
+        """One witness who says otherwise is enough for broken, with all of them shown."""
+        evidence = told(RED)
+        forged = tuple(
+            replace(sighting, flow=replace(sighting.flow, src="10.4.0.9"))
+            if sighting.at == "tinyproxy" and sighting.event == "request" and sighting.flow
+            else sighting
+            for sighting in evidence.recorded.sightings
+        )
+        passport = joined(evidence)
+        lied = replace(passport, sightings=tuple(forged))
+        (found,) = lookup.find("checks", "source").judge(self.POOL, evidence, lied)
+        assert found.state == "broken"
+        assert "10.4.0.211, 10.4.0.9" in found.seen
+
+    def test_a_counter_that_did_not_move(self) -> None:
+        """A rule whose counter stands still is a witness missing: unknown."""
+        still = {"bigip": {"snat_red": (4, 4)}}
+        state, seen = the(judged("source", self.POOL, recorded(told(RED), counters=still)))
+        assert (state, "counter nothing" in seen) == ("unknown", True)
+
+    @pytest.mark.parametrize(
+        "missing", [{"at": "tinyproxy", "witness": "log"}, {"at": "bigip", "witness": "conntrack"}]
+    )
+    def test_a_witness_missing(self, missing: dict[str, str]) -> None:
+        """Whichever witness says nothing, the source is not held."""
+        state, _ = the(judged("source", self.POOL, without(told(RED), **missing)))
+        assert state == "unknown"
+
+    def test_packets_missing(self) -> None:
+        """Without the opening packet on both sides of the translation, that witness is missing."""
+        assert the(judged("source", self.POOL, recorded(told(RED), packets=())))[0] == "unknown"
+
+    def test_an_undeclared_address(self) -> None:
+        """The declaration counts: an address that all witnesses agree on and no file declares is broken."""
+        state, _ = the(judged("source", Source(at="tinyproxy", is_="firewall"), told(RED)))
+        assert state == "broken"
+
+
+class TestUnseenBy:
+    """`unseen_by`: hops behind the denial that could have seen the flow and did not."""
+
+    def test_held(self) -> None:
+        """Hops that saw nothing and could see are held."""
+        found = judged("unseen-by", ("firewall", "tinyproxy"), told(BLUE))
+        assert states(found) == [("unseen_by", "firewall", "held"), ("unseen_by", "tinyproxy", "held")]
+
+    def test_broken(self) -> None:
+        """A hop that saw the flow is broken, with what its first witness saw."""
+        state, seen = the(judged("unseen-by", ("firewall",), told(ROUND)))
+        assert (state, seen.partition(" 1")[0]) == ("broken", "tap: opening")
+
+    def test_records_that_were_lost(self) -> None:
+        """Nothing seen where records were lost is unknown."""
+        evidence = recorded(told(BLUE), lost={"firewall conntrack": "events were dropped"})
+        assert the(judged("unseen-by", ("firewall",), evidence))[0] == "unknown"
+
+    def test_a_flow_that_nobody_accounts_for(self) -> None:
+        """A proxy that rejects and dials all the same breaks it for every hop that saw the connection."""
+        paper = story()
+        behind_proxy(paper, 55000)
+        paper.lines.clear()
+        found = judged("unseen-by", ("firewall",), evidence_of(rejected(paper), BLUE))
+        assert found[0].state == "broken"
+        assert found[0].seen.endswith("which no record accounts for")
+
+    def test_a_blind_tap(self) -> None:
+        """Nothing seen through a blind tap is unknown."""
+        evidence = recorded(told(BLUE), blind=("firewall.internet",))
+        assert the(judged("unseen-by", ("firewall",), evidence)) == (
+            "unknown",
+            "nothing, and the tap firewall.internet is blind",
+        )
+        assert the(judged("unseen-by", ("tinyproxy",), evidence))[0] == "held"
+
+
+class TestPackets:
+    """`packets`: what the flow's packets at a tap are like."""
+
+    def test_encrypted(self) -> None:
+        """TLS records from the first byte, both ways, with application data."""
+        found = judged("packets", (Packets(at="bigip.nodes", are="encrypted"),), told(RED))
+        assert the(found) == ("held", "TLS records only")
+        assert the(judged("packets", (Packets(at="bigip.nodes", are="plain"),), told(RED)))[0] == "broken"
+
+    def test_a_side_that_said_nothing(self) -> None:
+        """A side that sent no application data is not proven to be encrypted."""
+        state, seen = the(judged("packets", (Packets(at="bigip.nodes", are="encrypted"),), told(BLUE)))
+        assert (state, seen) == ("broken", "nothing was sent")
+
+    def test_no_packet_is_unknown(self) -> None:
+        """Zero packets prove nothing about what they are like."""
+        evidence = recorded(told(RED), packets=())
+        assert the(judged("packets", (Packets(at="bigip.nodes", are="encrypted"),), evidence)) == (
+            "unknown",
+            "none",
+        )
+
+    def test_bytes_that_were_lost(self) -> None:
+        """A stream with a hole is unknown."""
+        evidence = told(RED)
+        opened = tuple(packet for packet in evidence.recorded.packets if "S" not in packet.flags)
+        entry = Packets(at="bigip.nodes", are="encrypted")
+        assert the(judged("packets", (entry,), recorded(evidence, packets=opened)))[0] == "unknown"
+
+    def test_a_blind_tap(self) -> None:
+        """Whatever else is asked, a blind tap is unknown."""
+        entry = Packets(at="bigip.nodes", count=0)
+        found = judged("packets", (entry,), recorded(told(RED), blind=("bigip.nodes",)))
+        assert the(found) == ("unknown", "the tap is blind")
+
+    @pytest.mark.parametrize(
+        ("count", "state"),
+        [
+            (4, "held"),
+            (5, "broken"),
+            (0, "broken"),
+            (">= 4", "held"),
+            ("> 4", "broken"),
+            ("<= 4", "held"),
+            ("< 4", "broken"),
+        ],
+    )
+    def test_count(self, count: int | str, state: str) -> None:
+        """A number is met exactly, a bound as it says."""
+        entry = Packets(at="bigip.nodes", count=count)
+        assert the(judged("packets", (entry,), told(RED))) == (state, "4 packets")
+
+    def test_where(self) -> None:
+        """A filter in tcpdump's language chooses among the flow's packets."""
+        for where, number in (("tcp port 3128", 4), ("src host 10.4.0.201", 2), ("udp", 0)):
+            entry = Packets(at="bigip.nodes", where=where, count=number)
+            assert the(judged("packets", (entry,), told(RED)))[0] == "held", where
+
+    def test_fields_and_layers(self) -> None:
+        """Fields by scapy's names must have the value in every packet, layers must be there."""
+        held = Packets(at="bigip.dmz", layers=("IP", "TCP"), fields={"IP.ttl": 63, "TCP.dport": 8888})
+        assert the(judged("packets", (held,), told(RED))) == ("held", "1 packets so")
+        other = Packets(at="bigip.dmz", fields={"IP.ttl": 62})
+        assert the(judged("packets", (other,), told(RED))) == ("broken", "IP.ttl: 63")
+        missing = Packets(at="bigip.dmz", layers=("UDP",))
+        assert the(judged("packets", (missing,), told(RED))) == ("broken", "no layer UDP")
+
+    def test_another_tap_of_the_flow(self) -> None:
+        """Only packets of this flow at this tap count, not those that others send there."""
+        paper = story()
+        stranger = FiveTuple(TCP, "172.19.0.99", 5, "10.4.0.201", 3128)
+        paper.sees("bigip.nodes", tcp_frame(stranger, "PA", HELLO + DATA), outgoing=False)
+        entry = Packets(at="bigip.nodes", count=4)
+        assert the(judged("packets", (entry,), evidence_of(allowed(paper), RED)))[0] == "held"
+
+
+@pytest.mark.parametrize("name", lookup.names("checks"))
+def test_every_check_has_the_form_of_a_plug(name: str) -> None:
+    """Each check has `judge`, which takes what is expected, the evidence and the passport."""
+    parameters = lookup.find("checks", name).judge.__annotations__
+    assert list(parameters) == ["expected", "evidence", "passport", "return"]
