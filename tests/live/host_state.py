@@ -109,12 +109,16 @@ def sandboxes_of(lab: str) -> set[str]:
 
 
 def left_of(lab: str, sandboxes: set[str]) -> list[str]:
-    """Return what is still there of a lab: processes by name and by namespace, and its control socket."""
+    """Return what is still there of a lab: processes by name and by namespace, and its control socket.
+
+    A zombie is nothing of the lab any more: PID 1, when its watcher was killed, waits for the host's init.
+    """
     found = [f"process {pid} of the lab" for pid in processes_of(lab)]
     for pid in _processes():
         if _namespace(pid) in sandboxes:
             name, _, rest = _read(f"/proc/{pid}/stat").decode(errors="replace").partition(")")
-            found.append(f"process {name}){rest[:2]} in its sandbox")
+            if rest and rest[1] != "Z":
+                found.append(f"process {name}){rest[:2]} in its sandbox")
     sockets = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").split()
     if "@" + control_name(owner_id(), lab) in sockets:
         found.append("its control socket")

@@ -48,6 +48,7 @@ def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Bu
     `keep` are folders outside the private one that programs in pods need too.
     """
     Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
+    sys_.restrict("/etc", sys_.MOUNT_ATTR_RDONLY)  # nodes share it, and a pod's copy inherits this
     for scope in ("all", "default"):  # or the bridges' own neighbour discovery would stand in every capture
         _write_sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1")
     spaces: dict[str, Built] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -84,7 +85,8 @@ def launch(plan: Plan, name: str, source: tuple[str, str]) -> Lease:
     lease_read, lease_write = os.pipe()
     argv = [sys.executable, "-P", "-m", watcher.__name__, name, str(owner_id()), str(crash_report(name))]
     argv += [str(fd) for fd in (memory, status_write, lease_read)]
-    environment = os.environ | {"PYTHONPATH": str(_PROGRAMS.parent.parent)}
+    paths = [str(_PROGRAMS.parent.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if payload.library_path:
         environment["LD_LIBRARY_PATH"] = payload.library_path
     process = subprocess.Popen(
@@ -156,6 +158,9 @@ def _kept(programs: Iterable[str]) -> tuple[str, ...]:
         str(_PROGRAMS.parent),
         str(Path(_python()).resolve().parent),
     }
+    # the one package that the lab process uses; `pip install --user` puts it into a home, which the sandbox hides
+    waits = importlib.util.find_spec("tenacity")
+    folders |= {str(Path(waits.origin).parents[1])} if waits and waits.origin else set()
     folders |= {str(Path(path).resolve().parent) for path in programs if path.startswith("/")}
     library = tools.library_path()
     if library:
