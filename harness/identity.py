@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    import trustme
     from cryptography import x509
 
 Issuer = Literal["mesh", "foreign", "public"]
@@ -40,44 +39,70 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Authority:
+    """An issuing authority below its root: both certificates and the issuing key; PEM."""
+
+    root: str
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Certificates:
-    """Every certificate of a lab run, and the roots by issuer; PEM."""
+    """Every certificate of a lab run by the name of its request, and the authorities that signed them."""
 
     leaves: dict[str, Leaf]
     roots: dict[str, str]
+    authorities: dict[str, Authority] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
 
 
-def issue(requests: Iterable[Request], root: str, intermediate: str) -> Certificates:
-    """Make the authorities that the requests need and sign every leaf; keys exist in memory only."""
-    import trustme  # noqa: PLC0415 - loads cryptography, which most commands do not need
+def issue(
+    requests: Iterable[Request], root: str, intermediate: str, earlier: Certificates | None = None
+) -> Certificates:
+    """Make the authorities that the requests need and sign every leaf; keys exist in memory only.
 
+    With `earlier` certificates, their authorities sign, and what was asked for in the same words is kept.
+    """
     names = {
         "mesh": (root, intermediate),
         "foreign": ("Foreign Root CA", "Foreign Mesh CA"),
         "public": ("Public Root CA", "Public Issuing CA"),
     }
-    wanted = list(requests)
+    wanted = {request.name: request for request in requests}
+    authorities = dict(earlier.authorities) if earlier else {}
     leaves: dict[str, Leaf] = {}
-    roots: dict[str, str] = {}
-    for issuer in sorted({"mesh"} | {request.issuer for request in wanted}):
-        top, middle = names[issuer]
-        authority = trustme.CA(organization_name=top)
-        signer = trustme.CA(parent_cert=authority, path_length=0, organization_name=middle)
-        roots[issuer] = authority.cert_pem.bytes().decode()
-        for request in wanted:
+    for issuer in sorted({"mesh"} | {request.issuer for request in wanted.values()}):
+        if issuer not in authorities:
+            authorities[issuer] = _authority(*names[issuer])
+        for request in wanted.values():
             if request.issuer == issuer:
-                leaves[request.name] = _leaf(signer, request)
-    return Certificates(leaves, roots)
+                known = earlier is not None and earlier.requests.get(request.name) == request
+                leaf = (
+                    earlier.leaves[request.name] if earlier and known else _leaf(authorities[issuer], request)
+                )
+                leaves[request.name] = leaf
+    roots = {issuer: authority.root for issuer, authority in authorities.items()}
+    return Certificates(leaves, roots, authorities, wanted)
 
 
-def _leaf(signer: trustme.CA, request: Request) -> Leaf:
+def _authority(root: str, intermediate: str) -> Authority:
+    import trustme  # noqa: PLC0415 - loads cryptography, which most commands do not need
+
+    top = trustme.CA(organization_name=root)
+    signer = trustme.CA(parent_cert=top, path_length=0, organization_name=intermediate)
+    pems = (top.cert_pem, signer.cert_pem, signer.private_key_pem)
+    return Authority(*(pem.bytes().decode() for pem in pems))
+
+
+def _leaf(authority: Authority, request: Request) -> Leaf:
     from cryptography import x509  # noqa: PLC0415 - as above
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
     from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415
 
-    issuer = x509.load_pem_x509_certificate(signer.cert_pem.bytes())
-    signing_key = serialization.load_pem_private_key(signer.private_key_pem.bytes(), None)
+    issuer = x509.load_pem_x509_certificate(authority.certificate.encode())
+    signing_key = serialization.load_pem_private_key(authority.key.encode(), None)
     if not isinstance(signing_key, ec.EllipticCurvePrivateKey):
         raise TypeError("the intermediate's key is not an elliptic curve key")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -110,8 +135,7 @@ def _leaf(signer: trustme.CA, request: Request) -> Leaf:
     certificate = builder.sign(signing_key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    chain = certificate.public_bytes(pem) + signer.cert_pem.bytes()
-    return Leaf(chain.decode(), private.decode())
+    return Leaf(certificate.public_bytes(pem).decode() + authority.certificate, private.decode())
 
 
 def _key_usage() -> x509.KeyUsage:

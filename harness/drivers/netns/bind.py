@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
+from types import MappingProxyType
 
 from harness.drivers.netns.sandbox import PRIVATE
 from harness.errors import InputError
-from harness.plan import Bindings, Plan
+from harness.plan import Bindings, Node, Plan
 
 _INSIDE = IPv4Network("100.64.0.0/16")
 """Where egress proxies bind before SNAT; shared address space that no lab network may use (RFC 6598)."""
 
 
-def bind(plan: Plan, python: tuple[str, ...] = ("python3",)) -> Bindings:
+def bind(
+    plan: Plan,
+    python: tuple[str, ...] = ("python3",),
+    earlier: Bindings | None = None,
+    pinned: Mapping[str, IPv4Address] = MappingProxyType({}),
+) -> Bindings:
     """Assign addresses: declared ones first, then the next free one of each network, in the lab file's order.
 
-    Raises InputError when a network or pool has none left.
+    Nodes, services and pools that `earlier` bindings know keep what they have; `pinned` gives pods an address
+    of their own node's blocks. Raises InputError when a network or pool has none left.
     """
+    old = earlier or Bindings({}, {}, {}, {}, {}, PRIVATE)
     addresses: dict[tuple[str, str], IPv4Address] = {}
     taken: dict[str, set[IPv4Address]] = {name: set(_reserved(plan, name)) for name in plan.lab.networks}
     for node in plan.nodes:
-        for network, address in node.on:
-            if address is not None:
+        for network, declared in node.on:
+            address = declared or old.addresses.get((node.name, network))
+            if address is not None and address in plan.lab.networks[network].cidr:
                 addresses[node.name, network] = address
                 taken[network].add(address)
     for node in plan.nodes:
-        for network, address in node.on:
-            if address is None:
+        for network, _ in node.on:
+            if (node.name, network) not in addresses:
                 free = _next_free(plan.lab.networks[network].cidr, taken[network], f"network {network!r}")
                 addresses[node.name, network] = free
                 taken[network].add(free)
-    pods, blocks = _pods(plan)
-    return Bindings(addresses, pods, blocks, _cluster_ips(plan), _inside(plan), PRIVATE, python)
+    pods, blocks = _pods(plan, old, pinned)
+    cluster_ips = _cluster_ips(plan, old.cluster_ips)
+    return Bindings(addresses, pods, blocks, cluster_ips, _inside(plan, old.inside), PRIVATE, python)
 
 
 def _reserved(plan: Plan, network: str) -> Iterator[IPv4Address]:
@@ -53,49 +63,78 @@ def _next_free(cidr: IPv4Network, taken: set[IPv4Address], what: str) -> IPv4Add
     raise InputError(f"{what} ({cidr}) has no free address left")
 
 
-def _pods(plan: Plan) -> tuple[dict[str, IPv4Address], dict[str, tuple[IPv4Network, ...]]]:
+def _pods(
+    plan: Plan, old: Bindings, pinned: Mapping[str, IPv4Address]
+) -> tuple[dict[str, IPv4Address], dict[str, tuple[IPv4Network, ...]]]:
     """Give each node a block of the pool and each pod an address of its node's block (Calico IPAM)."""
     cluster = plan.lab.cluster
     if cluster is None:
         return {}, {}
     pool = next(iter(cluster.pools.values()))
-    free = pool.cidr.subnets(new_prefix=max(pool.block, pool.cidr.prefixlen))
-    blocks: dict[str, list[IPv4Network]] = {node.name: [next(free)] for node in plan.cluster_nodes}
+    used = {block for blocks in old.blocks.values() for block in blocks}
+    prefix = max(pool.block, pool.cidr.prefixlen)
+    free = (block for block in pool.cidr.subnets(new_prefix=prefix) if block not in used)
+    blocks = {
+        node.name: list(old.blocks.get(node.name, ())) or [_next_block(free, pool.cidr, node.name)]
+        for node in plan.cluster_nodes
+    }
+    pods = {
+        node.name: pinned.get(node.name) or old.pods[node.name]
+        for node in plan.pods
+        if node.name in pinned or _stays(node, old, blocks)
+    }
+    taken = set(pods.values())
     # a block's first address is left out where it has others, as it would be a network's
     first = 1 if pool.block < 32 else 0
-    used: dict[str, int] = dict.fromkeys(blocks, first)
-    pods: dict[str, IPv4Address] = {}
     for node in plan.pods:
+        if node.name in pods:
+            continue
         host = node.host or ""
-        if used[host] >= blocks[host][-1].num_addresses:
-            block = next(free, None)
-            if block is None:
-                raise InputError(f"the pool {pool.cidr} has no block left for node {host!r}")
-            blocks[host].append(block)
-            used[host] = first
-        pods[node.name] = blocks[host][-1].network_address + used[host]
-        used[host] += 1
-    return pods, {host: tuple(found) for host, found in blocks.items()}
+        every = (block[number] for block in blocks[host] for number in range(first, block.num_addresses))
+        address = next((address for address in every if address not in taken), None)
+        if address is None:
+            blocks[host].append(_next_block(free, pool.cidr, host))
+            address = blocks[host][-1][first]
+        pods[node.name] = address
+        taken.add(address)
+    in_order = {node.name: pods[node.name] for node in plan.pods}
+    return in_order, {host: tuple(found) for host, found in blocks.items()}
 
 
-def _cluster_ips(plan: Plan) -> dict[str, IPv4Address]:
+def _next_block(free: Iterator[IPv4Network], pool: IPv4Network, node: str) -> IPv4Network:
+    block = next(free, None)
+    if block is None:
+        raise InputError(f"the pool {pool} has no block left for node {node!r}")
+    return block
+
+
+def _stays(node: Node, old: Bindings, blocks: Mapping[str, list[IPv4Network]]) -> bool:
+    """Tell whether a pod had an address before, on the node where it is now."""
+    address = old.pods.get(node.name)
+    return address is not None and any(address in block for block in blocks.get(node.host or "", ()))
+
+
+def _cluster_ips(plan: Plan, old: Mapping[str, IPv4Address]) -> dict[str, IPv4Address]:
     cluster = plan.lab.cluster
     if cluster is None:
         return {}
-    pinned = {service.cluster_ip for service in plan.services.values() if service.cluster_ip}
-    found: dict[str, IPv4Address] = {}
-    taken = {address for address in pinned if address} | {cluster.services_cidr.network_address + 1}
-    for name, service in plan.services.items():
-        address = service.cluster_ip or _next_free(cluster.services_cidr, taken, "services_cidr")
-        found[name] = address
-        taken.add(address)
-    return found
+    found = {
+        name: address
+        for name, service in plan.services.items()
+        if (address := service.cluster_ip or old.get(name)) is not None
+    }
+    taken = {*found.values(), cluster.services_cidr.network_address + 1}
+    for name in plan.services:
+        if name not in found:
+            found[name] = _next_free(cluster.services_cidr, taken, "services_cidr")
+            taken.add(found[name])
+    return {name: found[name] for name in plan.services}
 
 
-def _inside(plan: Plan) -> dict[tuple[str, str], IPv4Address]:
-    hosts = _INSIDE.hosts()
+def _inside(plan: Plan, old: Mapping[tuple[str, str], IPv4Address]) -> dict[tuple[str, str], IPv4Address]:
+    free = (host for host in _INSIDE.hosts() if host not in set(old.values()))
     return {
-        (node.name, pool): next(hosts)
+        (node.name, pool): old.get((node.name, pool)) or next(free)
         for node in plan.of_kind("egress-proxy")
         for pool in getattr(node.spec, "snat_pools", {})
     }

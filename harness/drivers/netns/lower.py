@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -27,8 +28,7 @@ _SYSCTLS = (
 
 def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layout:
     """Return what the lab process builds."""
-    numbers = {node.name: index for index, node in enumerate(plan.nodes, start=1)}
-    spaces = tuple(_space(node, plan, bindings, runtimes[node.name], numbers) for node in plan.nodes)
+    spaces = tuple(_space(node, plan, bindings, runtimes[node.name]) for node in plan.nodes)
     taps = {(space.name, nic.name): nic.tap for space in spaces for nic in space.nics}
     for space in spaces:
         for nic in space.nics:
@@ -39,10 +39,9 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
     return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
 
 
-def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime, numbers: dict[str, int]) -> Space:
-    number = numbers[node.name]
+def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime) -> Space:
     pod = node.placement == "pod"
-    nics = (_pod_nic(node, bindings, number),) if pod else tuple(_nics(node, plan, bindings, number))
+    nics = (_pod_nic(node, bindings),) if pod else tuple(_nics(node, plan, bindings))
     etc = {
         file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")
     }
@@ -53,44 +52,50 @@ def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime, numbers
         pod=pod,
         nics=_with_extra(nics, plan, runtime),
         loopback=tuple(f"{address}/32" for address in _on_loopback(node, plan, runtime)),
-        routes=_pod_routes() if pod else tuple(_routes(node, plan, bindings, numbers)),
-        neighbours=_neighbours(node, plan, bindings, numbers),
+        routes=_pod_routes() if pod else tuple(_routes(node, plan, bindings)),
+        neighbours=_neighbours(node, plan, bindings),
         sysctls=_SYSCTLS + (("net.ipv4.ip_forward", "1"),) * node.forwards + runtime.sysctls,
         rules=runtime.rules,
         etc=tuple(etc.items()),
     )
 
 
-def _mac(number: int, port: int, side: int) -> str:
-    return f"02:{side:02x}:{port:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+def _digest(name: str) -> str:
+    """Return hexadecimal digits that are a node's own, whatever other nodes come and go (Calico's way too)."""
+    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
 
 
-def _cali(number: int) -> str:
-    return f"cali{number:06x}"
+def _mac(name: str, port: int, side: int) -> str:
+    digits = _digest(name)
+    return ":".join(["02", f"{port << 1 | side:02x}", *(digits[at : at + 2] for at in range(0, 8, 2))])
 
 
-def _pod_nic(node: Node, bindings: Bindings, number: int) -> Nic:
+def _cali(name: str) -> str:
+    return f"cali{_digest(name)[:11]}"
+
+
+def _pod_nic(node: Node, bindings: Bindings) -> Nic:
     return Nic(
         name="eth0",
-        mac=_mac(number, 0, 0),
+        mac=_mac(node.name, 0, 0),
         addresses=(f"{bindings.pods[node.name]}/32",),
         peer_space=node.host,
-        peer_name=_cali(number),
-        peer_mac=_mac(number, 0, 1),
+        peer_name=_cali(node.name),
+        peer_mac=_mac(node.name, 0, 1),
         tap=f"{node.name}.eth0",
     )
 
 
-def _nics(node: Node, plan: Plan, bindings: Bindings, number: int) -> Iterator[Nic]:
+def _nics(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Nic]:
     for port, (network, _) in enumerate(node.on):
         prefix = plan.lab.networks[network].cidr.prefixlen
         yield Nic(
             name=f"eth{port}",
-            mac=_mac(number, port, 0),
+            mac=_mac(node.name, port, 0),
             addresses=(f"{bindings.addresses[node.name, network]}/{prefix}",),
             peer_space=None,
-            peer_name=f"p{number}.{port}",
-            peer_mac=_mac(number, port, 1),
+            peer_name=f"p{_digest(node.name)[:10]}.{port}",
+            peer_mac=_mac(node.name, port, 1),
             bridge=network,
             tap=f"{node.name}.{network}",
         )
@@ -120,10 +125,10 @@ def _pod_routes() -> tuple[Route, ...]:
     return (Route(f"{_GATEWAY}/32", device="eth0"), Route("0.0.0.0/0", gateway=_GATEWAY, device="eth0"))
 
 
-def _routes(node: Node, plan: Plan, bindings: Bindings, numbers: dict[str, int]) -> Iterator[Route]:
+def _routes(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
     for pod in plan.pods:
         if pod.host == node.name:
-            yield Route(f"{bindings.pods[pod.name]}/32", device=_cali(numbers[pod.name]))
+            yield Route(f"{bindings.pods[pod.name]}/32", device=_cali(pod.name))
     cluster = plan.lab.cluster
     if cluster and node.placement == "cluster-node" and not (cluster.bgp and cluster.bgp.mesh):
         for other in plan.cluster_nodes:
@@ -163,12 +168,12 @@ def next_hop(plan: Plan, attached: set[str], target: str) -> tuple[Node, str] | 
     return None
 
 
-def _neighbours(node: Node, plan: Plan, bindings: Bindings, numbers: dict[str, int]) -> tuple[Neighbour, ...]:
+def _neighbours(node: Node, plan: Plan, bindings: Bindings) -> tuple[Neighbour, ...]:
     """Tell pod and node each other's hardware address; asking for a proxied one takes up to a second."""
     if node.placement == "pod":
-        return (Neighbour("eth0", _GATEWAY, _mac(numbers[node.name], 0, 1)),)
+        return (Neighbour("eth0", _GATEWAY, _mac(node.name, 0, 1)),)
     return tuple(
-        Neighbour(_cali(numbers[pod.name]), str(bindings.pods[pod.name]), _mac(numbers[pod.name], 0, 0))
+        Neighbour(_cali(pod.name), str(bindings.pods[pod.name]), _mac(pod.name, 0, 0))
         for pod in plan.pods
         if pod.host == node.name
     )
