@@ -167,8 +167,9 @@ class Runtime:
         )
 
 
-def make_plan(lab: Lab) -> Plan:
-    """Return the plan of a valid lab."""
+def make_plan(lab: Lab, earlier: Plan | None = None) -> Plan:
+    """Return the plan of a valid lab; pods that an earlier plan knows stay on their cluster node."""
+    placed = {node.name: node.host for node in earlier.pods} if earlier else {}
     nodes: list[Node] = []
     declared = dict(services(lab))
     if lab.cluster is not None:
@@ -184,7 +185,8 @@ def make_plan(lab: Lab) -> Plan:
             cluster_ip=lab.cluster.services_cidr.network_address + 10,
         )
         for index, pod in enumerate(pods(lab)):
-            host = pod.spec.node or hosts[index % len(hosts)]
+            before = placed.get(pod.name)
+            host = pod.spec.node or (before if before in hosts else None) or hosts[index % len(hosts)]
             kinds = ("workload", "sidecar") if pod.injected else ("workload",)
             nodes.append(Node(pod.name, kinds, "pod", host=host, pod=pod, spec=pod.spec))
     for name, spec in lab.outside.items():

@@ -36,11 +36,17 @@ class Raw:
 class RunningLab(Protocol):
     """A lab that stands. Raises GoneError from any call when it no longer does."""
 
-    plan: Plan
-    bindings: Bindings
     name: str
     source: tuple[str, str]
     phases: tuple[tuple[str, float], ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it stands now."""
+
+    @property
+    def bindings(self) -> Bindings:
+        """The addresses as they are now."""
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command in a node to its end, or end it after `seconds`."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import netlink
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.children import Place, Worker
-from harness.drivers.netns.layout import Layout, Nic, Space
+from harness.drivers.netns.layout import Layout, Nic, Route, Space
 from harness.drivers.netns.sandbox import PRIVATE, outermost
 from harness.programs.nft import Nft
 
@@ -34,6 +37,15 @@ class Built:
     indexes: dict[str, int]
     """Interface name to index."""
 
+    def close(self) -> None:
+        """Let go of the space, which ends with the last process in it."""
+        self.route.close()
+        self.nft.close()
+        self.raw.close()
+        for fd in (self.place.net, self.place.mount, self.place.uts):
+            if fd is not None:
+                os.close(fd)
+
     def tap_names(self, layout: Layout) -> dict[int, str]:
         """Return interface index to the name of its tap."""
         return {
@@ -42,64 +54,89 @@ class Built:
         }
 
 
-def build(layout: Layout, worker: Worker, keep: tuple[str, ...]) -> dict[str, Built]:
-    """Make every namespace and everything in it, and return them by node name.
+class Network:
+    """The lab's network: the fabric of bridges, and the spaces that are linked to it and to each other."""
 
-    `keep` are folders outside the private one that programs in pods need too.
-    """
-    Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
-    sys_.restrict("/etc", sys_.MOUNT_ATTR_RDONLY)  # nodes share it, and a pod's copy inherits this
-    for scope in ("all", "default"):  # or the bridges' own neighbour discovery would stand in every capture
-        _write_sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1")
-    spaces: dict[str, Built] = {}
-    for space in layout.spaces:
-        spaces[space.name] = worker.call(lambda space=space: _make_space(space, worker, keep))  # type: ignore[misc]
-    with netlink.Socket() as fabric:
-        bridges = {name: _FIRST_BRIDGE + number for number, name in enumerate(layout.bridges)}
+    def __init__(self, layout: Layout, worker: Worker, keep: tuple[str, ...]) -> None:
+        """Make the fabric; `keep` are folders outside the private one that programs in pods need too."""
+        self.spaces: dict[str, Built] = {}
+        self._worker = worker
+        self._keep = keep
+        self._port = _FIRST_PORT
+        self._fabric = netlink.Socket()
+        for scope in (
+            "all",
+            "default",
+        ):  # or the bridges' own neighbour discovery would stand in every capture
+            _write_sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1")
+        self._bridges: dict[str, int] = {}
+        self.add_bridges(layout.bridges)
+
+    def add_bridges(self, names: tuple[str, ...]) -> None:
+        """Make a bridge for each network that has none."""
         batch: list[netlink.Message] = []
-        for index in bridges.values():
+        for name in names:
+            if name in self._bridges:
+                continue
+            index = self._bridges[name] = _FIRST_BRIDGE + len(self._bridges)
             # a kernel name has 15 bytes at most; the fabric's bridges are seen by nobody but us
-            batch += [
-                netlink.bridge(f"br{index}", index, f"02:ff:00:00:00:{index:02x}"),
-                netlink.link_set(index, up=True),
-            ]
-        port = _FIRST_PORT
-        for built in spaces.values():
+            mac = f"02:ff:00:00:00:{index:02x}"
+            batch += [netlink.bridge(f"br{index}", index, mac), netlink.link_set(index, up=True)]
+        self._fabric.send(batch)
+
+    def add(self, spaces: Sequence[Space]) -> list[Built]:
+        """Make namespaces and everything in them."""
+        made = []
+        for space in spaces:
+            call = partial(_make_space, space, self._worker, self._keep)
+            self.spaces[space.name] = self._worker.call(call)
+            made.append(self.spaces[space.name])
+        batch: list[netlink.Message] = []
+        for built in made:
             for number, nic in enumerate(built.space.nics):
-                if nic.bridge is None:
+                if nic.bridge is not None:
+                    index = built.indexes[nic.name] = _FIRST_NIC + number
+                    batch.append(_pair(nic, self._port, index, built.place.net))
+                    batch.append(netlink.link_set(self._port, up=True, master=self._bridges[nic.bridge]))
+                    self._port += 1
+        self._fabric.send(batch)
+        self._link_pods(made)
+        for built in made:
+            built.route.send(_configuration(built))
+            if built.space.rules:
+                built.nft.run(built.space.rules)
+        return made
+
+    def remove(self, name: str) -> None:
+        """Take a space away, its interfaces at both ends at once; the kernel would take its time."""
+        built = self.spaces.pop(name)
+        links = [built.indexes[nic.name] for nic in built.space.nics]
+        with suppress(netlink.NetlinkError):  # the other end may have gone with its own space
+            built.route.send([netlink.link_del(index) for index in links])
+        for nic in built.space.nics:
+            if nic.peer_space in self.spaces:
+                self.spaces[nic.peer_space].indexes.pop(nic.peer_name, None)
+        built.close()
+
+    def _link_pods(self, made: Sequence[Built]) -> None:
+        batches: dict[str, list[netlink.Message]] = {}
+        for built in made:
+            for nic in built.space.nics:
+                if nic.peer_space is None:
                     continue
-                index = built.indexes[nic.name] = _FIRST_NIC + number
-                batch.append(_pair(nic, port, index, built.place.net))
-                batch.append(netlink.link_set(port, up=True, master=bridges[nic.bridge]))
-                port += 1
-        fabric.send(batch)
-    _link_pods(spaces)
-    for built in spaces.values():
-        built.route.send(_configuration(built))
-        if built.space.rules:
-            built.nft.run(built.space.rules)
-    return spaces
+                host = self.spaces[nic.peer_space]
+                port = max(_FIRST_CALI, *host.indexes.values()) + 1
+                host.indexes[nic.peer_name] = port
+                index = built.indexes[nic.name] = _FIRST_NIC
+                batch = batches.setdefault(nic.peer_space, [])
+                batch += [_pair(nic, port, index, built.place.net), netlink.link_set(port, up=True)]
+        for host_name, batch in batches.items():
+            self.spaces[host_name].route.send(batch)
 
 
 def _pair(nic: Nic, port: int, index: int, net: int) -> netlink.Message:
     """Make both ends of an interface: `port` where we are, `index` in the node's own namespace."""
     return netlink.veth(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, net, MTU)
-
-
-def _link_pods(spaces: dict[str, Built]) -> None:
-    batches: dict[str, list[netlink.Message]] = {}
-    for built in spaces.values():
-        for nic in built.space.nics:
-            if nic.peer_space is None:
-                continue
-            host = spaces[nic.peer_space]
-            batch = batches.setdefault(nic.peer_space, [])
-            port = host.indexes[nic.peer_name] = _FIRST_CALI + len(batch) // 2
-            index = built.indexes[nic.name] = _FIRST_NIC
-            batch.append(_pair(nic, port, index, built.place.net))
-            batch.append(netlink.link_set(port, up=True))
-    for host_name, batch in batches.items():
-        spaces[host_name].route.send(batch)
 
 
 def _configuration(built: Built) -> list[netlink.Message]:
@@ -112,19 +149,20 @@ def _configuration(built: Built) -> list[netlink.Message]:
     batch += [
         netlink.neighbour(index_of[entry.device], entry.address, entry.mac) for entry in space.neighbours
     ]
-    for route in space.routes:
-        batch.append(
-            netlink.route(
-                route.destination,
-                gateway=route.gateway,
-                dev=index_of[route.device] if route.device else None,
-                table=route.table,
-                type=route.kind,
-                onlink=route.onlink,
-                src=route.source,
-            )
-        )
-    return batch
+    return batch + [route_message(built, route) for route in space.routes]
+
+
+def route_message(built: Built, route: Route) -> netlink.Message:
+    """Return the request that adds a route to a space."""
+    return netlink.route(
+        route.destination,
+        gateway=route.gateway,
+        dev=built.indexes[route.device] if route.device else None,
+        table=route.table,
+        type=route.kind,
+        onlink=route.onlink,
+        src=route.source,
+    )
 
 
 def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:

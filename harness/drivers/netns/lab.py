@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import pickle
 import selectors
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Any
 
-from harness import source as source_file
+from harness.drivers.netns.change import difference
 from harness.drivers.netns.client import Client
-from harness.drivers.netns.launch import Lease, binding, launch, owner_id
+from harness.drivers.netns.launch import Lease, launch, owner_id
+from harness.drivers.netns.state import State, first_state, payload_of
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
-from harness.lab import parse_lab
-from harness.plan import Bindings, Plan, make_plan
+from harness.plan import Bindings, Plan
 from harness.programs.probe import Outcome, Probe
 from harness.running import Mark, Raw
 
@@ -26,10 +29,10 @@ _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 
 def stand_up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> NamespaceLab:
     """Stand a lab up and connect to it."""
-    lease = launch(plan, name, source)
+    state = first_state(plan)
+    lease = launch(state, name, source)
     try:
-        client = Client(name, owner_id())
-        lab = NamespaceLab(plan, binding(plan), client, lease if owned else None, source, lease.phases)
+        lab = NamespaceLab(state, Client(name, owner_id()), lease if owned else None, source, lease.phases)
     except BaseException:
         lease.end()
         raise
@@ -39,34 +42,77 @@ def stand_up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> 
 
 
 def attach_to(name: str) -> NamespaceLab:
-    """Connect to a lab that is up; its plan is made anew from the file it was started with."""
+    """Connect to a lab that is up."""
     client = Client(name, owner_id())
     told = client.call("hello")
     path, text = told["source"]
-    plan = make_plan(parse_lab(source_file.parse(text.encode(), path)))
     phases = tuple((phase, seconds) for phase, seconds in told["phases"])
-    return NamespaceLab(plan, binding(plan), client, None, (path, text), phases)
+    return NamespaceLab(State.unpacked(client.fetch_bytes("state")), client, None, (path, text), phases)
 
 
 class NamespaceLab:
     """A lab in a sandbox of this machine."""
 
-    def __init__(  # noqa: PLR0913 - all that a lab is, put together in the two functions above
+    def __init__(
         self,
-        plan: Plan,
-        bindings: Bindings,
+        state: State,
         client: Client,
         lease: Lease | None,
         source: tuple[str, str],
         phases: tuple[tuple[str, float], ...],
     ) -> None:
-        self.plan = plan
-        self.bindings = bindings
+        self._state = state
         self.name = client.lab
         self.source = source
         self.phases = phases
         self._client = client
         self._lease = lease
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it stands now."""
+        return self._state.plan
+
+    @property
+    def bindings(self) -> Bindings:
+        """The addresses as they are now."""
+        return self._state.bindings
+
+    def change(
+        self,
+        plan: Plan,
+        pinned: Mapping[str, IPv4Address] = MappingProxyType({}),
+        source: tuple[str, str] | None = None,
+    ) -> tuple[str, ...]:
+        """Turn the running lab into another plan, leaving alone what both have; returns what changed, in words.
+
+        `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
+        """
+        state = self._state.changed(plan, pinned)
+        return self._become(state, source or self.source)
+
+    def state(self) -> object:
+        """Return a token for `restore`: all that the lab is now."""
+        return self._state
+
+    def restore(self, state: object) -> None:
+        """Turn the lab back into what it was, addresses and certificates included."""
+        if not isinstance(state, State):
+            raise TypeError("this is no state of a lab")
+        self._become(state, self.source)
+
+    def _become(self, state: State, source: tuple[str, str]) -> tuple[str, ...]:
+        change = difference(
+            payload_of(self._state, self.name, self.source), payload_of(state, self.name, source)
+        )
+        memory = os.memfd_create("change")
+        try:
+            os.write(memory, pickle.dumps(change))
+            self._client.call("change", fds=(memory,))
+        finally:
+            os.close(memory)
+        self._state, self.source = state, source
+        return tuple(change.words())
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""

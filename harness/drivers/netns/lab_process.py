@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
@@ -13,15 +12,16 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness import ready
 from harness.drivers.netns import sandbox
 from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.build import Built, build
-from harness.drivers.netns.children import Child, Children, Command, Worker
-from harness.drivers.netns.layout import Payload, Start
+from harness.drivers.netns.build import Built, Network
+from harness.drivers.netns.children import Children, Command, Worker
+from harness.drivers.netns.layout import Layout, Payload, PlacedFile, Start
+from harness.drivers.netns.readiness import Failed, Running, until_ready
 from harness.drivers.netns.recorder import NFLOG_GROUP, Recorder
 from harness.netlink import NetlinkError
 from harness.programs.conntrack import Events
@@ -29,30 +29,11 @@ from harness.programs.nflog import Listener
 from harness.programs.nft import NftError
 from harness.programs.tap import Tap
 
-_LISTEN = "0A"
 _TAP_THREADS = 8
+_HOSTS = f"{sandbox.PRIVATE}/hosts"
 _POD_BLOCKS, _NODE_BLOCKS = 16, 32
 """Each block is given to us 4 ms after its first frame at the latest: the ring bridges 64 and 128 ms of ours."""
 _MOST_FILES = 65536
-
-
-class Failed(Exception):
-    """The lab cannot stand; the message says which part and why."""
-
-
-class RunningPrograms:
-    """The programs that the lab file asked for, by (space, name)."""
-
-    def __init__(self) -> None:
-        self.table: dict[tuple[str, str], tuple[Start, Child]] = {}
-
-    def ended(self) -> dict[str, int]:
-        """Return those that are not running any more, with their exit status."""
-        return {
-            f"{space} {name}": child.code
-            for (space, name), (_, child) in self.table.items()
-            if child.code is not None
-        }
 
 
 class Lab:
@@ -68,31 +49,50 @@ class Lab:
         self.children = Children((soft, hard))
         self.builder = Worker("build", sys_.pass_capabilities_on)
         self.recorder = Recorder()
-        self.programs = RunningPrograms()
-        self.spaces: dict[str, Built] = {}
+        self.programs: dict[tuple[str, str], Running] = {}
+        self.network: Network | None = None
+
+    @property
+    def spaces(self) -> dict[str, Built]:
+        """The spaces that stand, by node name."""
+        return self.network.spaces if self.network is not None else {}
+
+    def ended(self) -> dict[str, int]:
+        """Return the programs that are not running any more, with their exit status."""
+        return {
+            f"{space} {name}": running.child.code
+            for (space, name), running in self.programs.items()
+            if running.child.code is not None
+        }
 
     def stand_up(self) -> None:
         """Build and start everything; raises Failed."""
-        self._write_files()
+        layout = self.payload.layout
+        for file in self.payload.files:
+            write_file(file)
+        write_hosts(layout)
+        sys_.bind(_HOSTS, "/etc/hosts")  # stays writable for us when /etc does not
+        sys_.restrict("/etc", sys_.MOUNT_ATTR_RDONLY)  # nodes share it, and a pod's copy inherits this
         self.phase("files")
         try:
-            self.spaces = build(self.payload.layout, self.builder, self.payload.keep)
+            self.network = Network(layout, self.builder, self.payload.keep)
+            made = self.network.add(layout.spaces)
         except (NetlinkError, NftError, OSError) as error:
             raise Failed(f"network: {error}") from error
         self.phase("network")
-        for start in self.payload.starts:
-            if start.first:
-                self.start(start)
-        with ThreadPoolExecutor(_TAP_THREADS) as threads:
-            for _ in threads.map(self._record, self.spaces.values()):
-                pass
+        first = [self.start(start) for start in self.payload.starts if start.first]
+        self.record(made)
         self.phase("taps")
-        for start in self.payload.starts:
-            if not start.first:
-                self.start(start)
+        rest = [self.start(start) for start in self.payload.starts if not start.first]
         self.phase("start programs")
-        self._await_programs()
+        until_ready(first + rest, self.spaces, self.recorder, self.payload.start_seconds)
         self.phase("programs ready")
+
+    def record(self, made: Iterable[Built]) -> None:
+        """Record nodes from now on."""
+        with ThreadPoolExecutor(_TAP_THREADS) as threads:
+            for _ in threads.map(self._record, made):
+                pass
 
     def phase(self, name: str) -> None:
         """Note how long the phase that ends now took, in seconds."""
@@ -100,7 +100,7 @@ class Lab:
         self.phases.append((name, now - self._since))
         self._since = now
 
-    def start(self, start: Start) -> Child:
+    def start(self, start: Start) -> Running:
         """Start one program of the lab, its output recorded."""
         reading, writing = os.pipe()
         nothing = os.open("/dev/null", os.O_RDONLY)
@@ -119,17 +119,9 @@ class Lab:
             os.close(writing)
             os.close(nothing)
         os.set_blocking(reading, False)
-        self.recorder.watch_output(f"{start.space} {start.name}", reading)
-        self.programs.table[start.space, start.name] = (start, child)
-        return child
-
-    def _write_files(self) -> None:
-        for path, content, mode in self.payload.files:
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(content)
+        first_line = self.recorder.watch_output(f"{start.space} {start.name}", reading)
+        running = self.programs[start.space, start.name] = Running(start, child, first_line)
+        return running
 
     def _record(self, built: Built) -> None:
         """Record a node; runs in a thread of its own, for making a ring waits for an RCU grace period."""
@@ -140,81 +132,21 @@ class Lab:
             tap.start()
         self.recorder.watch(built.space.name, tap, Events(), Listener(NFLOG_GROUP))
 
-    def _await_programs(self) -> None:
-        waiting = dict(self.programs.table)
 
-        def all_ready() -> bool:
-            for key, (start, child) in list(waiting.items()):
-                if child.code is not None:
-                    raise Failed(self._died(start, child.code))
-                if self._is_ready(start, child):
-                    del waiting[key]
-            return not waiting
-
-        try:
-            ready.until("programs ready", all_ready, seconds=self.payload.start_seconds, every=0.01)
-        except ready.NotInTime as error:
-            start, _ = next(iter(waiting.values()))
-            raise Failed(
-                f"{start.space}: {start.name} was not ready ({start.ready_by} {start.ready_value}) "
-                f"after {self.payload.start_seconds:g} s{self._last_words(start)}"
-            ) from error
-
-    def _is_ready(self, start: Start, child: Child) -> bool:
-        match start.ready_by:
-            case "listens":
-                return _listens(child.pid, int(start.ready_value))
-            case "log":
-                lines = self.recorder.since({}, ["lines"])["lines"].get(f"{start.space} {start.name}", [])
-                return any(start.ready_value in line for _, line in lines)
-            case "admin":
-                return _admin_ready(start.ready_value)
-            case "routes":
-                control, _, wanted = start.ready_value.partition(" ")
-                _wake_bird(control)
-                known = {route.dst for route in self.spaces[start.space].route.routes() if route.gateway}
-                return set(wanted.split(",")) <= known
-            case _:
-                return True
-
-    def _died(self, start: Start, code: int) -> str:
-        how = f"exit status {code}" if code >= 0 else f"signal {-code}"
-        return f"{start.space}: {start.name} ended with {how}{self._last_words(start)}"
-
-    def _last_words(self, start: Start) -> str:
-        lines = self.recorder.since({}, ["lines"])["lines"].get(f"{start.space} {start.name}", [])
-        return "; its last words:\n" + "\n".join(f"    {line}" for _, line in lines[-8:]) if lines else ""
+def write_file(file: PlacedFile) -> None:
+    """Write a file of the payload, whole or not at all."""
+    target = Path(file.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(target.name + ".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
+    with os.fdopen(fd, "w", encoding="utf-8") as stream:
+        stream.write(file.content)
+    fresh.replace(target)
 
 
-def _listens(pid: int, port: int) -> bool:
-    """Tell whether something listens on a TCP port in a process's network namespace (proc(5), net/tcp)."""
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    return True
-    return False
-
-
-def _wake_bird(path: str) -> None:
-    """Ask BIRD for its status: what it answers does not matter here, that it was woken does (plan.Ready)."""
-    with socket.socket(socket.AF_UNIX) as link, contextlib.suppress(OSError):
-        link.settimeout(0.2)
-        link.connect(path)
-        link.sendall(b"show status\n")
-        link.recv(4096)
-
-
-def _admin_ready(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(0.5)
-        try:
-            link.connect(path)
-            link.sendall(b"GET /ready HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
-            return b" 200 " in link.recv(256)
-        except OSError:
-            return False
+def write_hosts(layout: Layout) -> None:
+    """Write the sandbox's own host table: the nodes outside pods."""
+    Path(_HOSTS).write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
 
 
 def main(name: str, owner: int, payload_fd: int, status: int, control: socket.socket) -> int:

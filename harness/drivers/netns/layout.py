@@ -83,18 +83,29 @@ class Start:
 
 
 @dataclass(frozen=True)
+class PlacedFile:
+    """A file of a node, at its path in the sandbox; files of all nodes have no node."""
+
+    node: str
+    path: str
+    content: str
+    mode: int
+
+
+@dataclass(frozen=True)
 class Payload:
     """All that the lab process is given; it reads no file of the host and knows no kind of node.
 
-    `files` are (path in the sandbox, content, mode); `source` the lab file's path and text, for those who ask
-    later what runs.
+    `source` is the lab file's path and text, and `state` what all of this was computed from, kept unread: both
+    for those who ask later what runs.
     """
 
     lab: str
     source: tuple[str, str]
+    state: bytes
     layout: Layout
     starts: tuple[Start, ...]
-    files: tuple[tuple[str, str, int], ...]
+    files: tuple[PlacedFile, ...]
     keep: tuple[str, ...]
     path: str
     library_path: str | None

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.drivers.netns import syscalls as sys_
+from harness.drivers.netns.alter import alter
+from harness.drivers.netns.change import Change
 from harness.drivers.netns.children import NOT_FOUND, Child, Command
+from harness.drivers.netns.readiness import Failed
+from harness.programs.nft import NftError
 from harness.programs.probe import Engine, Probe, Resolver
 from harness.programs.tap import send_nonce
 
@@ -53,6 +57,8 @@ class Operations:
             "network": self._network,
             "programs": self._programs,
             "kill_program": self._kill_program,
+            "state": self._state,
+            "change": self._change,
             "stop": self._stop,
         }
 
@@ -140,7 +146,7 @@ class Operations:
         found = {
             "recorded": recorder.since(mark, kinds),
             "lost": recorder.lost(mark),
-            "ended": self._lab.programs.ended(),
+            "ended": self._lab.ended(),
             "interfaces": {
                 name: built.tap_names(self._lab.payload.layout) for name, built in self._lab.spaces.items()
             },
@@ -217,13 +223,33 @@ class Operations:
 
     def _programs(self) -> list[dict[str, Any]]:
         return [
-            {"node": space, "name": name, "pid": child.pid, "code": child.code, "argv": list(start.argv)}
-            for (space, name), (start, child) in self._lab.programs.table.items()
+            {
+                "node": node,
+                "name": name,
+                "pid": one.child.pid,
+                "code": one.child.code,
+                "argv": list(one.start.argv),
+            }
+            for (node, name), one in self._lab.programs.items()
         ]
 
     def _kill_program(self, node: str, name: str, number: int) -> None:
-        _, child = self._lab.programs.table[node, name]
-        os.kill(child.pid, number)
+        os.kill(self._lab.programs[node, name].child.pid, number)
+
+    def _state(self) -> tuple[None, list[int]]:
+        memory = os.memfd_create("state")
+        with os.fdopen(os.dup(memory), "wb") as file:
+            file.write(self._lab.payload.state)
+        return None, [memory]
+
+    def _change(self, fds: list[int]) -> None:
+        with os.fdopen(os.dup(fds[0]), "rb") as file:
+            file.seek(0)
+            change: Change = pickle.load(file)  # noqa: S301 - from our owner, checked by SO_PEERCRED
+        try:
+            alter(self._lab, change)
+        except (Failed, NftError) as error:
+            raise Wrong(f"the lab could not be changed: {error}") from error
 
     def _stop(self) -> None:
         self._lab.stop.set()

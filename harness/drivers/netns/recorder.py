@@ -11,6 +11,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,9 +82,23 @@ class Recorder:
         self._register(conntrack.fileno(), lambda: self._keep(flows, conntrack.read()))
         self._register(nflog.fileno(), lambda: self._keep(entries, nflog.read()))
 
-    def watch_output(self, program: str, pipe: int) -> None:
-        """Record what a program prints, line by line, with the time at which each line was read."""
+    def forget(self, node: str) -> None:
+        """Stop recording a node; what was recorded stays."""
+        sources = [self._taps.pop(node, None), self._conntrack.pop(node), self._nflog.pop(node)]
+        for source in sources:
+            if source is not None:
+                self._handlers.pop(source.fileno(), None)
+                with suppress(OSError):  # it failed before, and was taken out then
+                    self._poll.unregister(source.fileno())
+                source.close()
+
+    def watch_output(self, program: str, pipe: int) -> int:
+        """Record what a program prints, line by line, with the time at which each line was read.
+
+        Returns where in the record its output begins.
+        """
         series = self._new("lines", program)
+        begins = series.end
         rest = b""
 
         def handle() -> None:
@@ -102,6 +117,7 @@ class Recorder:
                 series.give_up(_MAX_LINES // 2)
 
         self._register(pipe, handle)
+        return begins
 
     def mark(self) -> Mark:
         """Return the present end of every series, and how much each source has lost so far."""

@@ -1,0 +1,77 @@
+"""A change, done to the lab that runs (in the lab process)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import netlink
+from harness.drivers.netns.build import route_message
+from harness.drivers.netns.change import Change, Kept
+from harness.drivers.netns.readiness import Failed, until_ready
+
+if TYPE_CHECKING:
+    from harness.drivers.netns.lab_process import Lab
+
+_END_SECONDS = 5.0
+
+
+def alter(lab: Lab, change: Change) -> None:
+    """Turn the lab into what the change's payload says.
+
+    Raises Failed when a program does not end or does not get ready, NftError or NetlinkError when the kernel
+    refuses a part.
+    """
+    from harness.drivers.netns.lab_process import write_file, write_hosts  # noqa: PLC0415 - it imports us
+
+    network = lab.network
+    if network is None:
+        raise Failed("the lab does not stand")
+    for key in change.stops:
+        _end(lab, key)
+    for name in change.gone:
+        lab.recorder.forget(name)
+        network.remove(name)
+    for path in change.files_gone:
+        Path(path).unlink(missing_ok=True)
+    for file in change.files:
+        write_file(file)
+    write_hosts(change.payload.layout)
+    lab.payload = change.payload
+    network.add_bridges(change.payload.layout.bridges)
+    made = network.add(change.new)
+    lab.record(made)
+    for kept in change.kept:
+        _keep(lab, kept)
+    started = [lab.start(start) for start in sorted(change.starts, key=lambda start: not start.first)]
+    until_ready(started, lab.spaces, lab.recorder, lab.payload.start_seconds)
+
+
+def _end(lab: Lab, key: tuple[str, str]) -> None:
+    running = lab.programs.pop(key)
+    if running.child.code is None:
+        with suppress(ProcessLookupError):
+            os.killpg(running.child.pid, signal.SIGKILL)
+        if not running.child.gone.wait(_END_SECONDS):
+            raise Failed(f"{key[0]}: {key[1]} does not end")
+
+
+def _keep(lab: Lab, kept: Kept) -> None:
+    """Change a space in place; routes over an interface that is gone went with it."""
+    built = lab.spaces[kept.space.name]
+    for route in kept.routes_gone:
+        if route.device is None or route.device in built.indexes:
+            with suppress(netlink.NetlinkError):
+                built.route.send(
+                    [netlink.route_del(route.destination, gateway=route.gateway, table=route.table)]
+                )
+    built.route.send(
+        [netlink.neighbour(built.indexes[one.device], one.address, one.mac) for one in kept.neighbours_new]
+        + [route_message(built, route) for route in kept.routes_new]
+    )
+    if kept.rules is not None:
+        built.nft.run("flush ruleset\n" + kept.rules)
+    built.space = kept.space

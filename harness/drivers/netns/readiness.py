@@ -1,0 +1,120 @@
+"""When a program of the lab is ready, seen from outside the program (plan.Ready says what the words mean)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import ready
+from harness.drivers.netns.build import Built
+from harness.drivers.netns.children import Child
+from harness.drivers.netns.layout import Start
+from harness.drivers.netns.recorder import Recorder
+
+_LISTEN = "0A"
+
+
+class Failed(Exception):
+    """The lab cannot stand; the message says which part and why."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program that was started; `first_line` is where its own output begins in the record."""
+
+    start: Start
+    child: Child
+    first_line: int
+
+
+def until_ready(
+    programs: Iterable[Running], spaces: dict[str, Built], recorder: Recorder, seconds: float
+) -> None:
+    """Wait until all programs are ready; raises Failed, with the program's last words, when one is not in time."""
+    waiting = list(programs)
+
+    def all_ready() -> bool:
+        for running in list(waiting):
+            if running.child.code is not None:
+                raise Failed(_died(running, recorder))
+            if _is_ready(running, spaces, recorder):
+                waiting.remove(running)
+        return not waiting
+
+    try:
+        ready.until("programs ready", all_ready, seconds=seconds, every=0.01)
+    except ready.NotInTime as error:
+        start = waiting[0].start
+        raise Failed(
+            f"{start.space}: {start.name} was not ready ({start.ready_by} {start.ready_value}) "
+            f"after {seconds:g} s{_last_words(waiting[0], recorder)}"
+        ) from error
+
+
+def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) -> bool:
+    start = running.start
+    match start.ready_by:
+        case "listens":
+            return _listens(running.child.pid, int(start.ready_value))
+        case "log":
+            return any(start.ready_value in line for line in _lines(running, recorder))
+        case "admin":
+            return _admin_ready(start.ready_value)
+        case "routes":
+            control, _, wanted = start.ready_value.partition(" ")
+            _wake_bird(control)
+            known = {route.dst for route in spaces[start.space].route.routes() if route.gateway}
+            return set(wanted.split(",")) <= known
+        case _:
+            return True
+
+
+def _lines(running: Running, recorder: Recorder) -> list[str]:
+    key = f"{running.start.space} {running.start.name}"
+    found = recorder.since({"lines": {key: running.first_line}}, ["lines"])["lines"].get(key, [])
+    return [line for _, line in found]
+
+
+def _died(running: Running, recorder: Recorder) -> str:
+    code = running.child.code or 0
+    how = f"exit status {code}" if code >= 0 else f"signal {-code}"
+    return f"{running.start.space}: {running.start.name} ended with {how}{_last_words(running, recorder)}"
+
+
+def _last_words(running: Running, recorder: Recorder) -> str:
+    lines = _lines(running, recorder)
+    return "; its last words:\n" + "\n".join(f"    {line}" for line in lines[-8:]) if lines else ""
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Tell whether something listens on a TCP port in a process's network namespace (proc(5), net/tcp)."""
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    return True
+    return False
+
+
+def _wake_bird(path: str) -> None:
+    """Ask BIRD for its status: what it answers does not matter here, that it was woken does (plan.Ready)."""
+    with socket.socket(socket.AF_UNIX) as link, contextlib.suppress(OSError):
+        link.settimeout(0.2)
+        link.connect(path)
+        link.sendall(b"show status\n")
+        link.recv(4096)
+
+
+def _admin_ready(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(0.5)
+        try:
+            link.connect(path)
+            link.sendall(b"GET /ready HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+            return b" 200 " in link.recv(256)
+        except OSError:
+            return False

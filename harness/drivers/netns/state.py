@@ -1,0 +1,136 @@
+"""What a running lab was made from: enough to compute all of it again, and to compute a change."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import MappingProxyType
+
+import harness
+from harness import tools
+from harness.drivers.netns.bind import bind
+from harness.drivers.netns.layout import Payload, PlacedFile, Start
+from harness.drivers.netns.lower import lower
+from harness.drivers.netns.sandbox import PRIVATE
+from harness.identity import Certificates, issue
+from harness.plan import Bindings, Plan, Runtime, render
+
+START_SECONDS = 30.0
+PACKAGE = Path(harness.__file__).parent
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class State:
+    """A plan with its addresses and certificates; the lab process keeps it, unread, for whoever attaches."""
+
+    plan: Plan
+    bindings: Bindings
+    certificates: Certificates
+
+    def changed(self, plan: Plan, pinned: Mapping[str, IPv4Address] = MappingProxyType({})) -> State:
+        """Return the state of another plan, with everything left as it is that both plans have."""
+        bindings = bind(plan, _python(), self.bindings, pinned)
+        authority = plan.lab.mesh.ca
+        issued = issue(plan.requests, authority.root, authority.intermediate, self.certificates)
+        return State(plan, bindings, issued)
+
+    def packed(self) -> bytes:
+        """Return the state as bytes."""
+        return pickle.dumps(self)
+
+    @staticmethod
+    def unpacked(data: bytes) -> State:
+        """Return the state that was packed; for bytes from a process of our own user only."""
+        state: State = pickle.loads(data)  # noqa: S301 - from a process of our own user, checked by SO_PEERCRED
+        return state
+
+
+def first_state(plan: Plan) -> State:
+    """Return the state in which a plan is stood up."""
+    authority = plan.lab.mesh.ca
+    return State(plan, binding(plan), issue(plan.requests, authority.root, authority.intermediate))
+
+
+def binding(plan: Plan) -> Bindings:
+    """Return this driver's bindings of a plan that was not stood up yet."""
+    return bind(plan, _python())
+
+
+def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
+    """Return what the lab process is to build.
+
+    Raises MissingCapability for a program that is not on this machine.
+    """
+    plan, bindings = state.plan, state.bindings
+    runtimes = render(plan, bindings, state.certificates)
+    found = _programs(runtimes)
+    starts = [
+        Start(
+            node,
+            program.name,
+            (found[program.argv[0]], *program.argv[1:]),
+            program.ready.by,
+            program.ready.value,
+            program.capable,
+            program.first,
+            program.environment,
+        )
+        for node, runtime in runtimes.items()
+        for program in runtime.programs
+    ]
+    files = [
+        PlacedFile(node, f"{bindings.folder(node)}/{file.path}", file.content, file.mode)
+        for node, runtime in runtimes.items()
+        for file in runtime.files
+    ]
+    files += [
+        PlacedFile("", f"{PRIVATE}/programs/{path.name}", path.read_text(encoding="utf-8"), 0o644)
+        for path in sorted((PACKAGE / "programs").glob("*.py"))
+    ]
+    directories = dict.fromkeys(str(Path(path).parent) for path in found.values() if path.startswith("/"))
+    return Payload(
+        lab=name,
+        source=source,
+        state=state.packed(),
+        layout=lower(plan, bindings, runtimes),
+        starts=tuple(starts),
+        files=tuple(files),
+        keep=_kept(found.values()),
+        path=":".join(dict.fromkeys([*_SYSTEM_PATH.split(":"), *directories])),
+        library_path=tools.library_path(),
+        start_seconds=START_SECONDS,
+    )
+
+
+def _programs(runtimes: Mapping[str, Runtime]) -> dict[str, str]:
+    words = {program.argv[0] for runtime in runtimes.values() for program in runtime.programs}
+    return {word: word if word.startswith("/") else tools.find(word) for word in sorted(words)}
+
+
+def _kept(programs: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders that must stay visible: interpreter, virtual environment, our package, private tools."""
+    folders = {
+        sys.prefix,
+        sys.base_prefix,
+        str(PACKAGE),
+        str(Path(_python()[0]).resolve().parent),
+    }
+    # the one package that the lab process uses; `pip install --user` puts it into a home, which the sandbox hides
+    waits = importlib.util.find_spec("tenacity")
+    folders |= {str(Path(waits.origin).parents[1])} if waits and waits.origin else set()
+    folders |= {str(Path(path).resolve().parent) for path in programs if path.startswith("/")}
+    library = tools.library_path()
+    if library:
+        folders |= set(library.split(":"))
+    return tuple(sorted(folders))
+
+
+def _python() -> tuple[str, ...]:
+    """Return the interpreter itself, not a virtual environment's: programs of ours need the standard library only."""
+    return (str(getattr(sys, "_base_executable", sys.executable)), "-S", "-E")
