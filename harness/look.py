@@ -24,6 +24,7 @@ from harness.plan import Node, Plan, endpoints, make_plan
 from harness.running import Driver
 
 _FOLLOW_SECONDS = 3600.0
+_WAIT_SECONDS = 0.1
 _RULES = "rules"
 """What `logs -c` calls the log entries of a node's packet filter, beside the programs' names."""
 
@@ -185,16 +186,28 @@ def execute(  # noqa: PLR0913 - the options of one command
         if child is None:
             click.echo(f"egresslab: {command[0]}: not found in {name}", err=True)
             return 127
-        signal.signal(signal.SIGTERM, lambda *_: lab.send_signal(child, signal.SIGTERM))
         if master is not None:
+            signal.signal(signal.SIGTERM, lambda number, _: lab.send_signal(child, number))
             _relay_terminal(master)
         try:
-            code: int = lab.wait(child)
+            code = _wait(lab, child)
         except KeyboardInterrupt:
             return 130
         return code if code >= 0 else 128 - code
     finally:
         lab.close()
+
+
+def _wait(lab: Any, child: int) -> int:
+    """Return a command's exit status, passing on to it what we are sent between two requests to the lab."""
+    sent: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: sent.append(number))
+    while True:
+        code: int | None = lab.wait(child, _WAIT_SECONDS)
+        if code is not None:
+            return code
+        while sent:
+            lab.send_signal(child, sent.pop())
 
 
 def _relay_terminal(master: int) -> None:

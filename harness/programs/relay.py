@@ -49,9 +49,8 @@ async def relay(client: TlsStream, upstream: socket.socket, traffic: Traffic) ->
             group.create_task(_to_client(client, upstream, traffic))
     except* BrokenError as found:
         broken = str(found.exceptions[0])
-    if (
-        broken
-    ):  # raised here: Python 3.11.2, which is Debian 12's, wraps what `except*` itself raises in a group
+    if broken:
+        # raised here: Python 3.11.2, which is Debian 12's, wraps what `except*` itself raises in a group
         raise BrokenError(broken)
     await close_when_delivered(upstream)
     await close_when_delivered(client.sock)

@@ -150,10 +150,13 @@ class NamespaceLab:
         )
         return told["child"], master
 
-    def wait(self, child: int) -> int:
-        """Wait for a command started by `interactive`; returns its exit status."""
-        code = self._client.call("wait", child=child)["code"]
-        return int(code) if code is not None else 255
+    def wait(self, child: int, seconds: float) -> int | None:
+        """Wait for a command started by `interactive`; returns its exit status, None while it still runs.
+
+        The lab notices only between two requests that its client has gone, so `seconds` should be short.
+        """
+        code: int | None = self._client.call("wait", child=child, seconds=seconds)["code"]
+        return code
 
     def send_signal(self, child: int, number: int) -> None:
         """Send a signal to a command's whole session."""
