@@ -13,6 +13,7 @@ from harness.evidence import Attempt, Evidence, Finding
 from harness.passport import Passport
 from harness.running import Mark, RunningLab
 from harness.scenario import Item
+from harness.steps import given
 from harness.verdict import Verdict, conclude, judge, outcome_of
 
 WINDOW_SECONDS = 60.0
@@ -33,7 +34,7 @@ class Result:
 
 
 class Session:
-    """One run of scenarios on one lab; controls are run once for it, whatever was selected.
+    """One run of scenarios on one lab; controls are run once for each generation of it, whatever was selected.
 
     Probes that are to be denied are sent together, in one window: their source ports are bound beforehand, so
     that everything seen of them can be told apart.
@@ -48,6 +49,7 @@ class Session:
         self._lab = lab
         self._earlier: Mark | None = None
         self._results: dict[str, Result] = {}
+        self._proven: dict[str, Result] = {}
         self._told = told
         self._selected = tuple(selected)
 
@@ -55,6 +57,10 @@ class Session:
         """Return the result of an item; an item that already ran as a control is not run again."""
         if item.id not in self._results:
             begun = time.monotonic()
+            if item.scenario.given:
+                result = self._run_given(item)
+                self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
+                return self._results[item.id]
             failed = self._failed_control(item)
             if failed is not None:
                 self._results[item.id] = Result(
@@ -65,6 +71,7 @@ class Session:
             else:
                 result = self._run(item)
                 self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
+            self._proven[item.id] = self._results[item.id]
         return self._results[item.id]
 
     def _run_together(self, item: Item) -> None:
@@ -112,10 +119,42 @@ class Session:
                 break
         return Result(item, verdict, evidence, passport, 0.0, len(states), len(set(states)) > 1)
 
+    def _run_given(self, item: Item) -> Result:
+        """Run an item on the lab that its steps make; each step is a new generation, for which controls run anew.
+
+        A control whose pod the steps take away runs before them.
+        """
+        with self._lab.window(WINDOW_SECONDS):
+            self._proven.clear()
+            deleted = {step.delete for step in item.scenario.given}
+            before = [control for control in item.controls if control.source in deleted]
+            failed = self._failed(item, before)
+            try:
+                if failed is None:
+                    with given(self._lab, item.scenario.given):
+                        self._proven.clear()
+                        self._earlier = None
+                        after = [control for control in item.controls if control.source not in deleted]
+                        failed = self._failed(item, after)
+                        if failed is None:
+                            return self._run(item)
+                return Result(item, conclude([failed]), None, None, 0.0)
+            finally:
+                self._proven.clear()
+                self._earlier = None
+
     def _failed_control(self, item: Item) -> Finding | None:
-        """Run the control first: a denial proves nothing where the allowed flow does not pass either."""
-        for control in item.controls:
-            result = self.run(control)
+        """Run the controls first: a denial proves nothing where the allowed flow does not pass either."""
+        return self._failed(item, item.controls)
+
+    def _failed(self, item: Item, controls: Sequence[Item]) -> Finding | None:
+        for control in controls:
+            if control.id not in self._proven:
+                own = self._results.get(control.id)
+                self._proven[control.id] = (
+                    self._run(control) if own or item.scenario.given else self.run(control)
+                )
+            result = self._proven[control.id]
             if result.verdict.state != "held":
                 seen = str(result.verdict)
                 return Finding("control", "unknown", item.source, f"the control {control.id!r} held", seen)
@@ -130,7 +169,7 @@ class Session:
 
 def _is_probed_denial(item: Item) -> bool:
     word, _ = outcome_of(item.scenario.expect)
-    return item.scenario.run is None and word != "allowed"
+    return item.scenario.run is None and word != "allowed" and not item.scenario.given
 
 
 def seconds_of(duration: str) -> float:
@@ -154,6 +193,7 @@ def as_record(result: Result) -> Mapping[str, object]:
         "to": result.item.to,
         "through": result.item.through,
         "run": result.item.scenario.run,
+        "given": [step.model_dump(by_alias=True, exclude_none=True) for step in result.item.scenario.given],
         "verdict": result.verdict.state,
         "findings": [vars(finding) for finding in result.verdict.findings],
         "tries": result.tries,

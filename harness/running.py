@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any, Protocol
 
 from harness.evidence import CommandResult
@@ -53,6 +54,27 @@ class RunningLab(Protocol):
 
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
         """Send flows from inside nodes."""
+
+    def state(self) -> object:
+        """Return a token for `restore`: all that the lab is now."""
+
+    def change(self, plan: Plan, pinned: Mapping[str, IPv4Address] = ...) -> Sequence[str]:
+        """Turn the lab into another plan, leaving alone what both have; returns what changed, in words."""
+
+    def restore(self, state: object) -> None:
+        """Turn the lab back into what it was."""
+
+    def kill(self, node: str, program: str, number: int) -> None:
+        """Send a signal to one of the lab's programs."""
+
+    def end_program(self, node: str, program: str) -> None:
+        """End a program on purpose, so that nobody misses it."""
+
+    def start_program(self, node: str, program: str) -> None:
+        """Start a program of the lab again and wait until it is ready."""
+
+    def set_link(self, tap: str, *, up: bool) -> None:
+        """Take the interface of a tap down, or up again."""
 
     def window(self, seconds: float) -> AbstractContextManager[None]:
         """Have the lab to oneself; waits up to `seconds`, then raises LabError."""

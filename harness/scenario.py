@@ -23,6 +23,7 @@ from harness.scenario_model import (
     Scenario,
     ScenarioFile,
     Source,
+    Step,
 )
 from harness.validation import Examined, examine
 
@@ -46,6 +47,7 @@ __all__ = [
     "Scenario",
     "ScenarioFile",
     "Source",
+    "Step",
     "load_scenarios",
 ]
 
@@ -177,7 +179,8 @@ class _Cases:
         line, _ = document.position(("scenarios", index))
         controls = self.of(scenario.control) if scenario.control is not None else ()
         patterns = scenario.from_ or scenario.matrix.from_
-        sources = dict.fromkeys(pod for pattern in patterns for pod in matches(pattern, self._words.pods))
+        words = scenario_checks.with_created(self._words, scenario)
+        sources = dict.fromkeys(pod for pattern in patterns for pod in matches(pattern, words.pods))
         targets = dict.fromkeys(scenario.matrix.to or (scenario.to,))
         proxies = dict.fromkeys(scenario.matrix.through or (scenario.through,))
         many = len(patterns) > 1 or "*" in patterns[0] or bool(scenario.matrix.from_)

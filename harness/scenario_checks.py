@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -78,6 +78,8 @@ def check(
 
     `others` are the scenarios of the same lab by name; `check_field` raises ValueError for an unknown field.
     """
+    yield from _steps(scenario, words)
+    words = with_created(words, scenario)
     yield from _sources(scenario, words)
     yield from _flow(scenario)
     yield from _targets(scenario, words)
@@ -93,6 +95,42 @@ def check(
             yield ("expect", "allowed", *place), message
         yield from _outcome("allowed", expect.allowed, words, check_field)
     yield from _control(scenario, others)
+
+
+def with_created(words: Words, scenario: Scenario) -> Words:
+    """Return the names with those of the pods that a scenario's steps create."""
+    made = tuple(step.create for step in scenario.given if step.create is not None)
+    taps = tuple(f"{pod}.eth0" for pod in made)
+    return replace(words, pods=words.pods + made, hops=words.hops + made, taps=words.taps + taps)
+
+
+def _steps(scenario: Scenario, words: Words) -> Found:
+    """Yield what is wrong with the steps, each judged by what those before it left."""
+    there, deleted = list(words.pods), []
+    nodes = [*words.lab.outside, *(words.lab.cluster.nodes if words.lab.cluster else ())]
+    for index, step in enumerate(scenario.given):
+        word, name = step.does
+        place = ("given", index, word)
+        known = list(words.taps) if word == "break" else there if word == "delete" else [*nodes, *there]
+        if word == "create":
+            if name in there:
+                yield place, f"pod {name!r} is there already"
+            if name.partition("/")[0] not in words.lab.namespaces or not name.partition("/")[2]:
+                yield place, f"{name!r} is not NAMESPACE/NAME of a namespace of this lab"
+            if step.address_of is not None and step.address_of not in deleted:
+                yield (
+                    (*place[:2], "address_of"),
+                    f"{step.address_of!r} is no pod that a step before this one deleted",
+                )
+            there.append(name)
+        elif name not in known:
+            yield (
+                place,
+                f"unknown {'tap' if word == 'break' else 'pod or node'} {name!r}; {nearest(name, known)}",
+            )
+        elif word == "delete":
+            there.remove(name)
+            deleted.append(name)
 
 
 def _sources(scenario: Scenario, words: Words) -> Found:

@@ -17,6 +17,14 @@ from harness.lab_model import Entry, Form, Line, Lines, SpiffeId, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
 OUTCOMES = ("allowed", "rejected", "dropped")
+STEPS = ("delete", "create", "kill", "stop", "restart", "break_")
+_PROGRAM_STEPS = ("kill", "stop", "restart")
+_BELONGS = {
+    "address_of": ("create",),
+    "service_account": ("create",),
+    "inject": ("create",),
+    "program": _PROGRAM_STEPS,
+}
 _NO_LABELS = (
     "and",
     "or",
@@ -223,6 +231,43 @@ class Matrix(Entry):
     through: Throughs = ()
 
 
+class Step(Entry):
+    """One thing done to the lab before a scenario, and undone after it.
+
+    `delete` and `create` take a pod away and add one (a client; with `address_of` at the address of a pod that was
+    deleted before it). `kill`, `stop` and `restart` name a node, and with `program` one program of it; `break` a tap
+    whose link goes down.
+    """
+
+    delete: Line | None = None
+    create: Line | None = None
+    address_of: Line | None = None
+    service_account: Line | None = None
+    inject: bool | None = None
+    kill: Line | None = None
+    stop: Line | None = None
+    restart: Line | None = None
+    program: Line | None = None
+    break_: Line | None = Field(alias="break", default=None)
+
+    @model_validator(mode="after")
+    def _one_step(self) -> Self:
+        found = [word for word in STEPS if getattr(self, word) is not None]
+        if len(found) != 1:
+            known = ", ".join(word.rstrip("_") for word in STEPS)
+            raise ValueError(f"say exactly one of {known}; found {' and '.join(found) or 'none'}")
+        for key, words in _BELONGS.items():
+            if getattr(self, key) is not None and found[0] not in words:
+                raise ValueError(f"{key!r} goes with {' or '.join(words)} only")
+        return self
+
+    @property
+    def does(self) -> tuple[str, str]:
+        """The step's word and what it is done to."""
+        word = next(word for word in STEPS if getattr(self, word) is not None)
+        return word.rstrip("_"), getattr(self, word)
+
+
 class Scenario(Entry):
     """One claim about one kind of flow, for one or more sources.
 
@@ -237,6 +282,7 @@ class Scenario(Entry):
     to: Url | None = None
     through: Through | None = None
     bypass: Literal["sidecar"] | None = None
+    given: tuple[Step, ...] = ()
     control: Line | None = None
     within: Duration | None = None
     stable: Positive | None = None

@@ -25,7 +25,10 @@ def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Seque
     packets = tuple(sorted(_packets(raw), key=lambda found: found[1].time))
     lines = {_program(key): tuple(found) for key, found in raw.lines.items()}
     sightings = [*_conntrack(raw), *_nflog(raw), *_from_packets(packets)]
+    known = {node.name for node in plan.nodes}
     for (node_name, program), found in lines.items():
+        if node_name not in known:  # its last words; a step took it away
+            continue
         node = plan.node(node_name)
         for kind in node.kinds:
             reader = getattr(lookup.find("nodes", kind), "read_log", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import netlink
-from harness.drivers.netns.build import route_message
+from harness.drivers.netns.build import Built, route_message
 from harness.drivers.netns.change import Change, Kept
 from harness.drivers.netns.readiness import Failed, until_ready
 
@@ -31,10 +31,9 @@ def alter(lab: Lab, change: Change) -> None:
     if network is None:
         raise Failed("the lab does not stand")
     for key in change.stops:
-        _end(lab, key)
+        end_program(lab, key)
     for name in change.gone:
-        lab.recorder.forget(name)
-        network.remove(name)
+        lab.remove(name)
     for path in change.files_gone:
         Path(path).unlink(missing_ok=True)
     for file in change.files:
@@ -50,7 +49,8 @@ def alter(lab: Lab, change: Change) -> None:
     until_ready(started, lab.spaces, lab.recorder, lab.payload.start_seconds)
 
 
-def _end(lab: Lab, key: tuple[str, str]) -> None:
+def end_program(lab: Lab, key: tuple[str, str]) -> None:
+    """End a program on purpose: it is not missed then; raises Failed when it does not end."""
     running = lab.programs.pop(key)
     if running.child.code is None:
         with suppress(ProcessLookupError):
@@ -75,3 +75,17 @@ def _keep(lab: Lab, kept: Kept) -> None:
     if kept.rules is not None:
         built.nft.run("flush ruleset\n" + kept.rules)
     built.space = kept.space
+
+
+def set_link(built: Built, interface: str, *, up: bool) -> None:
+    """Take an interface down, or up again with the routes and neighbours that went with it."""
+    index = built.indexes[interface]
+    built.route.send([netlink.link_set(index, up=up)])
+    if up:
+        built.route.send(
+            [
+                netlink.neighbour(built.indexes[one.device], one.address, one.mac)
+                for one in built.space.neighbours
+            ]
+            + [route_message(built, route, again=True) for route in built.space.routes]
+        )

@@ -152,8 +152,8 @@ def _configuration(built: Built) -> list[netlink.Message]:
     return batch + [route_message(built, route) for route in space.routes]
 
 
-def route_message(built: Built, route: Route) -> netlink.Message:
-    """Return the request that adds a route to a space."""
+def route_message(built: Built, route: Route, *, again: bool = False) -> netlink.Message:
+    """Return the request that adds a route to a space; `again` where it may be there still."""
     return netlink.route(
         route.destination,
         gateway=route.gateway,
@@ -162,6 +162,7 @@ def route_message(built: Built, route: Route) -> netlink.Message:
         type=route.kind,
         onlink=route.onlink,
         src=route.source,
+        replace=again,
     )
 
 

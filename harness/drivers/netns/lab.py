@@ -67,6 +67,7 @@ class NamespaceLab:
         self.phases = phases
         self._client = client
         self._lease = lease
+        self._in_window = False
 
     @property
     def plan(self) -> Plan:
@@ -168,14 +169,31 @@ class NamespaceLab:
         outcomes: Sequence[Outcome] = self._client.fetch("probe", probes=sent, in_flight=in_flight)
         return outcomes
 
+    def end_program(self, node: str, program: str) -> None:
+        """End one of the lab's programs on purpose, so that nobody misses it."""
+        self._client.call("end_program", node=node, name=program)
+
+    def start_program(self, node: str, program: str) -> None:
+        """Start a program of the lab again and wait until it is ready."""
+        self._client.call("start_program", node=node, name=program)
+
+    def set_link(self, tap: str, *, up: bool) -> None:
+        """Take the interface of a tap down, or up again."""
+        self._client.call("set_link", tap=tap, up=up)
+
     @contextmanager
     def window(self, seconds: float) -> Iterator[None]:
-        """Have the lab to oneself."""
+        """Have the lab to oneself; whoever has it already keeps it."""
+        if self._in_window:
+            yield
+            return
         if not self._client.call("open_window", seconds=seconds):
             raise LabError(f"lab {self.name!r} is in use by another test run, for more than {seconds:g} s")
+        self._in_window = True
         try:
             yield
         finally:
+            self._in_window = False
             with suppress(GoneError):  # whoever noticed first has already said so
                 self._client.call("close_window")
 

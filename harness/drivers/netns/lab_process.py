@@ -51,11 +51,25 @@ class Lab:
         self.recorder = Recorder()
         self.programs: dict[tuple[str, str], Running] = {}
         self.network: Network | None = None
+        self._gone: dict[str, dict[int, str]] = {}
 
     @property
     def spaces(self) -> dict[str, Built]:
         """The spaces that stand, by node name."""
         return self.network.spaces if self.network is not None else {}
+
+    def taps(self) -> dict[str, dict[int, str]]:
+        """Return the names of taps by node and interface index, those of nodes that are gone too."""
+        layout = self.payload.layout
+        present = {name: built.tap_names(layout) for name, built in self.spaces.items()}
+        return {name: self._gone.get(name, {}) | present.get(name, {}) for name in self._gone | present}
+
+    def remove(self, name: str) -> None:
+        """Take a node away; what was recorded of it stays."""
+        if self.network is not None:
+            self._gone = self.taps()  # its host's end of the link goes too
+            self.recorder.forget(name)
+            self.network.remove(name)
 
     def ended(self) -> dict[str, int]:
         """Return the programs that are not running any more, with their exit status."""

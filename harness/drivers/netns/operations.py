@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.alter import alter
+from harness.drivers.netns.alter import alter, end_program, set_link
 from harness.drivers.netns.change import Change
 from harness.drivers.netns.children import NOT_FOUND, Child, Command
-from harness.drivers.netns.readiness import Failed
+from harness.drivers.netns.readiness import Failed, until_ready
 from harness.programs.nft import NftError
 from harness.programs.probe import Engine, Probe, Resolver
 from harness.programs.tap import send_nonce
@@ -59,6 +60,9 @@ class Operations:
             "kill_program": self._kill_program,
             "state": self._state,
             "change": self._change,
+            "end_program": self._end_program,
+            "start_program": self._start_program,
+            "set_link": self._set_link,
             "stop": self._stop,
         }
 
@@ -147,9 +151,7 @@ class Operations:
             "recorded": recorder.since(mark, kinds),
             "lost": recorder.lost(mark),
             "ended": self._lab.ended(),
-            "interfaces": {
-                name: built.tap_names(self._lab.payload.layout) for name, built in self._lab.spaces.items()
-            },
+            "interfaces": self._lab.taps(),
         }
         memory = os.memfd_create("collected")
         with os.fdopen(os.dup(memory), "wb") as file:
@@ -173,9 +175,14 @@ class Operations:
                 if interface == "lo":
                     continue
                 token = os.urandom(16)
+                try:
+                    send_nonce(built.raw, index, token)
+                except OSError as error:
+                    if error.errno == errno.ENETDOWN:  # a step took the link down: nothing passes it
+                        continue
+                    raise
                 names[token] = layout.taps.get((name, interface), f"{name}.{interface}")
                 wanted.setdefault(name, set()).add(token)
-                send_nonce(built.raw, index, token)
         missing = recorder.wait_for_tokens(wanted, mark, seconds)
         return {"blind": sorted({names[token] for tokens in missing.values() for token in tokens})}
 
@@ -250,6 +257,22 @@ class Operations:
             alter(self._lab, change)
         except (Failed, NftError) as error:
             raise Wrong(f"the lab could not be changed: {error}") from error
+
+    def _end_program(self, node: str, name: str) -> None:
+        end_program(self._lab, (node, name))
+
+    def _start_program(self, node: str, name: str) -> None:
+        start = next(start for start in self._lab.payload.starts if (start.space, start.name) == (node, name))
+        try:
+            started = self._lab.start(start)
+            until_ready([started], self._lab.spaces, self._lab.recorder, self._lab.payload.start_seconds)
+        except Failed as error:
+            raise Wrong(str(error)) from error
+
+    def _set_link(self, tap: str, up: bool) -> None:  # noqa: FBT001 - the fields of one request
+        taps = self._lab.payload.layout.taps
+        node, interface = next(place for place, name in taps.items() if name == tap)
+        set_link(self._lab.spaces[node], interface, up=up)
 
     def _stop(self) -> None:
         self._lab.stop.set()
