@@ -40,6 +40,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
+    ("proxy",),
+    ("engines",),
     ("nodes",),
     ("passport",),
     ("denial", "verdict"),
