@@ -331,9 +331,10 @@ def test_exec_gives_a_terminal(bookinfo: NamespaceLab) -> None:
             assert "/dev/pts/" in shown
             os.write(master, b"typed\n")
             assert "got:typed" in read_until(master, "got:")
+            assert process.wait(COMMAND_SECONDS) == 5
         finally:
-            os.close(master)  # which ends the command too, should it still wait for us
-        assert process.wait(COMMAND_SECONDS) == 5
+            os.close(master)
+            process.kill()
 
 
 def test_what_exec_started_ends_with_it(bookinfo: NamespaceLab, host: Callable[[str], Any]) -> None:
