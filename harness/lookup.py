@@ -1,6 +1,6 @@
 """From a word in a file to the plug of that name: the only dynamic import of the project.
 
-A plug is a module in one of the plug folders (`nodes`, `checks`, `drivers`, `reports`), or one that another
+A plug is a module in one of the plug folders (`nodes`, `engines`, `checks`, `drivers`, `reports`), or one that another
 distribution registers under the entry point group `egresslab.<folder>`. Its name is the module's file name with
 hyphens for underscores.
 """
@@ -13,7 +13,7 @@ import pkgutil
 from functools import cache
 from types import ModuleType
 
-FOLDERS = ("nodes", "checks", "drivers", "reports")
+FOLDERS = ("nodes", "engines", "checks", "drivers", "reports")
 
 
 class UnknownName(LookupError):

@@ -35,6 +35,9 @@ PACKAGES = {
     "dnsmasq": "dnsmasq-base",
     "curl": "curl",
     "ip": "iproute2",
+    "mariadb": "mariadb-client-core",
+    "mariadbd": "mariadb-server-core",
+    "nc": "netcat-openbsd",
 }
 """The Debian package of each program."""
 

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from harness import lookup
 from harness.evidence import Sighting
 from harness.identity import Certificates, Request
 from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
 from harness.lookup import nearest
-from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, counter_name
-from harness.plan import File as NodeFile
-from harness.programs.fivetuple import FiveTuple
-from harness.sightings import facts_of, json_lines, tcp
+from harness.plan import Bindings, Node, Plan, Runtime, counter_name
+from harness.proxy import CLIENT_CERTIFICATE, Differences, Instead, Proxy
+from harness.proxy import Rule as ProxyRule
+from harness.proxy import VirtualServer as Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import ModuleType
 
 FORWARDS = True
 """The proxy's node also routes between its networks, as a BIG-IP with a forwarding virtual server does."""
 
-CLIENT_CERTIFICATE = "client-certificate"
-"""Who decided when the TLS handshake itself refused the client."""
-
-_KEPT = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
 _Place = tuple[str | int, ...]
 
 
@@ -40,6 +37,18 @@ def _listen(value: str) -> str:
     if not 1 <= int(port) <= 65535:
         raise ValueError(f"port {port} is out of range; a port is 1 to 65535")
     return value
+
+
+def _known(value: str) -> str:
+    known = list(lookup.names("engines"))
+    if value not in known:
+        raise ValueError(f"unknown engine {value!r}; {nearest(value, known)}")
+    return value
+
+
+Engine = Annotated[
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": sorted(lookup.names("engines"))})
+]
 
 
 class Snat(Entry):
@@ -98,7 +107,7 @@ class Spec(Outside):
     """An egress proxy in a lab file."""
 
     kind: Literal["egress-proxy"]
-    engine: Literal["builtin"] = "builtin"
+    engine: Engine = "builtin"
     identity: SpiffeId
     virtual_servers: Annotated[dict[Name, VirtualServer], Field(min_length=1)]
     policies: dict[Name, tuple[Rule, ...]]
@@ -148,6 +157,8 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[_Place, str]]:
         owner = next(other for other, node in lab.outside.items() if pool in getattr(node, "snat_pools", {}))
         if owner != name:
             yield ("snat_pools", pool), f"SNAT pool {pool!r} is declared by {owner!r} already"
+    if spec.fault is not None and not lookup.find("engines", spec.engine).DIFFERENCES.faults:
+        yield ("fault",), f"the engine {spec.engine!r} cannot be made to misbehave; 'builtin' can"
     yield from _cycles(name, spec, lab)
 
 
@@ -202,66 +213,62 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:  # noqa: ARG001 - e
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
-    """Return the proxy program, its certificates, and the rules that give each tenant its address outside."""
+    """Return what the engine runs, and the rules that give each tenant its address outside, whatever the engine."""
     spec = _spec(node)
-    folder = bindings.folder(node.name)
-    files = [NodeFile("trust.pem", certificates.roots["mesh"])]
-    servers = []
-    for name, server in spec.virtual_servers.items():
-        leaf = certificates.leaves[f"{node.name}/{name}"]
-        files += [NodeFile(f"{name}.pem", leaf.chain), NodeFile(f"{name}.key", leaf.key, 0o600)]
-        target, _, port = server.forward_to.rpartition(":")
-        servers.append(
-            {
-                "name": name,
-                "listen": server.listen,
-                "certificate": f"{folder}/{name}.pem",
-                "key": f"{folder}/{name}.key",
-                "trust": f"{folder}/trust.pem",
-                "client_certificate": server.client_certificate,
-                "policy": server.policy,
-                "forward_to": f"{bindings.address(plan.node(target))}:{port}",
-                "bind": str(bindings.inside[node.name, server.snat.pool]) if server.snat else None,
-            }
-        )
-    config = {
-        "name": node.name,
-        "fault": spec.fault,
-        "policies": {name: [_rule(rule) for rule in rules] for name, rules in spec.policies.items()},
-        "virtual_servers": servers,
-    }
-    files.append(NodeFile("egress_proxy.json", json.dumps(config)))
-    argv = (*bindings.python, f"{bindings.directory}/programs/egress_proxy.py", f"{folder}/egress_proxy.json")
     inside = [bindings.inside[node.name, pool] for pool in spec.snat_pools]
-    return Runtime(
-        programs=(Program("egress-proxy", argv, Ready("log", '"ready"')),),
-        files=tuple(files),
+    addressed = Runtime(
         rules=_snat_rules(node.name, spec, bindings),
         addresses=(*(address for _, address in claims(spec)), *inside),
     )
+    found: Runtime = _engine(node).render(_proxy(node, plan, bindings, certificates))
+    return found.merged(addressed)
 
 
-def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:  # noqa: ARG001
-    """Yield what the proxy says about each connection, with the 5-tuples of both its sides."""
-    accepted: dict[int, FiveTuple | None] = {}
-    for event in json_lines(lines):
-        kind, number = event.get("event"), event.get("conn")
-        if not isinstance(kind, str) or not isinstance(number, int):
-            continue
-        if "peer" in event:
-            accepted[number] = tcp(event["peer"], event.get("local"))
-        facts = facts_of(event, _KEPT)
-        onward = None
-        match kind:
-            case "decision":
-                facts["by"] = facts_of(event, ("policy",)).get("policy", "")
-            case "tls-failed":
-                facts["by"] = CLIENT_CERTIFICATE
-            case "upstream" | "upstream-failed":
-                onward = tcp(event.get("local"), event.get("remote"))
-            case "close":
-                onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
-        yield Sighting(node.name, "log", kind, event["time"], accepted.get(number), onward, facts)
+def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
+    """Yield what the engine says about each connection, with the 5-tuples of both its sides."""
+    found: Iterator[Sighting] = _engine(node).read_log(node.name, program, lines)
+    yield from found
+
+
+def instead(node: Node, by: str) -> tuple[str, tuple[Instead, ...]]:
+    """Return the engine's name, and how a client that `by` denies differs from what scenarios say of it."""
+    differences: Differences = _engine(node).DIFFERENCES
+    kind = by if by == CLIENT_CERTIFICATE else "policy"
+    return _spec(node).engine, tuple(entry for entry in differences.instead if entry.by == kind)
+
+
+def _engine(node: Node) -> ModuleType:
+    return lookup.find("engines", getattr(node.spec, "engine", "builtin"))
+
+
+def _proxy(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Proxy:
+    spec = _spec(node)
+    policies = {name: tuple(map(_rule, rules)) for name, rules in spec.policies.items()}
+    servers = []
+    for name, server in spec.virtual_servers.items():
+        target, _, port = server.forward_to.rpartition(":")
+        servers.append(
+            Listener(
+                name=name,
+                listen=server.listen,
+                leaf=certificates.leaves[f"{node.name}/{name}"],
+                client_certificate_required=server.client_certificate == "require",
+                policy=server.policy,
+                rules=policies[server.policy],
+                forward_to=f"{bindings.address(plan.node(target))}:{port}",
+                bind=str(bindings.inside[node.name, server.snat.pool]) if server.snat else None,
+            )
+        )
+    return Proxy(
+        name=node.name,
+        folder=bindings.folder(node.name),
+        python=bindings.python,
+        programs=f"{bindings.directory}/programs",
+        trust=certificates.roots["mesh"],
+        virtual_servers=tuple(servers),
+        policies=policies,
+        fault=spec.fault,
+    )
 
 
 def _spec(node: Node) -> Spec:
@@ -270,10 +277,9 @@ def _spec(node: Node) -> Spec:
     return node.spec
 
 
-def _rule(rule: Rule) -> dict[str, str]:
+def _rule(rule: Rule) -> ProxyRule:
     match = rule.permit or rule.reject or Match()
-    action = "permit" if rule.permit else "reject"
-    return {"action": action} | match.model_dump(exclude_none=True)
+    return ProxyRule(rule.permit is not None, match.spiffe_id, match.spiffe_prefix)
 
 
 def _snat_rules(name: str, spec: Spec, bindings: Bindings) -> str:

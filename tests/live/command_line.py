@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import harness
@@ -16,6 +17,11 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(harness.__file__).parent.pare
 
 COMMAND_SECONDS = 30
 EGRESSLAB = (sys.executable, "-m", "harness.cli")
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+    *(() if entry_points(group="pytest11", name="egresslab") else ("-p", "harness.pytest_plugin")),
+)
+"""The plugin loads itself only where the project is installed."""
 
 
 def egresslab(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:

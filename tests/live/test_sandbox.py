@@ -89,7 +89,7 @@ def test_a_command_on_a_terminal_has_it(lab: Standing) -> None:
     )
     assert child is not None
     assert master is not None
-    assert lab.lab.wait(child) == 7
+    assert lab.lab.wait(child, 20) == 7
     shown = os.read(master, 4096).decode()
     os.close(master)
     assert shown.startswith("/dev/pts/")

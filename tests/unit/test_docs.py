@@ -14,7 +14,7 @@ import harness
 from harness import lab_model, scenario_model, schema, source
 from harness.lab import parse_lab
 from harness.lab_model import Entry
-from harness.nodes import egress_proxy, firewall, forward_proxy, website
+from harness.nodes import database, echo, egress_proxy, firewall, forward_proxy, website
 from harness.scenario import load_scenarios
 
 ROOT = Path(harness.__file__).resolve().parent.parent
@@ -43,6 +43,8 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "firewall: each rule": firewall.Rule,
     "forward-proxy": forward_proxy.Spec,
     "website": website.Spec,
+    "echo": echo.Spec,
+    "database": database.Spec,
 }
 SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "the file": scenario_model.ScenarioFile,

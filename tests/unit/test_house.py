@@ -40,6 +40,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
+    ("proxy",),
+    ("engines",),
     ("nodes",),
     ("passport",),
     ("denial", "verdict"),
@@ -69,10 +71,8 @@ DOORS = {
     "yaml": ("source.py",),
     "click": ("cli.py", "commands.py", "look.py", "look_packets.py", "starter.py"),
     "rich": ("reports/",),
-    "importlib": ("lookup.py", "capture.py", "tools.py"),
 }
-"""Who may import what; a folder stands for all in it. `importlib` in capture and tools is for scapy's layers
-and for versions, not for our own modules."""
+"""Who may import what; a folder stands for all in it."""
 
 SLEEPERS = {
     "harness/programs/echo.py": "backs off when it is out of descriptors",

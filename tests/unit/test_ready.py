@@ -32,7 +32,7 @@ def test_what_comes_is_waited_for() -> None:
     """It is looked for again and again, a pause between, until it is there."""
     clock, answers = Clock(), iter([None, "", "", "there"])
     assert until("it", lambda: next(answers), seconds=60, every=0.25, sleep=clock.sleep) == "there"
-    assert clock.slept == [0.25] * 3, "the first look is before the wait"
+    assert clock.slept == [0.25, 0.25], "two looks, at once, are before the first pause"
 
 
 def test_what_does_not_come_is_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.drivers.fake.bind import bind
 from harness.errors import GoneError
@@ -40,11 +40,11 @@ class Recording:
 
 
 class FakeLab:
-    """A lab that answers each flow with the next recording of its pod; the last one for ever.
+    """A lab that answers each command or probe with the pod's next recording of one; the last one for ever.
 
     Recordings of one lab follow each other in time, in the order in which they are played.
 
-    Raises GoneError from a flow of a pod that has no recording, as from a lab that died.
+    Raises GoneError where there is no such recording, as a lab that died would.
     """
 
     def __init__(
@@ -62,11 +62,9 @@ class FakeLab:
         self.phases: tuple[tuple[str, float], ...] = (("pretending", 0.0),)
         self.played: list[Recording] = []
         self._ended = ended
-        self._waiting: dict[str, list[Recording]] = {}
         self._recordings = tuple(recordings)
-        for recording in self._recordings:
-            self._waiting.setdefault(recording.pod, []).append(recording)
-        self._begun = min((found[0].started for found in self._waiting.values()), default=0)
+        self._waiting = list(self._recordings)
+        self._begun = min((recording.started for recording in self._recordings), default=0)
 
     def run(
         self,
@@ -77,18 +75,18 @@ class FakeLab:
         capable: bool = False,  # noqa: ARG002 - as above
     ) -> CommandResult:
         """Play a recording of a command back."""
-        command = self._play(node).command
+        command = self._play(node, "command").command
         if command is None:
-            raise GoneError(f"what was recorded for {node!r} next is no command")
+            raise GoneError(f"no command was recorded for {node!r}")
         return replace(command, argv=tuple(argv))
 
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:  # noqa: ARG002 - as above
         """Play recordings of probes back."""
         outcomes = []
         for probe in probes:
-            outcome = self._play(probe.node).outcome
+            outcome = self._play(probe.node, "outcome").outcome
             if outcome is None:
-                raise GoneError(f"what was recorded for {probe.node!r} next is no probe")
+                raise GoneError(f"no probe was recorded for {probe.node!r}")
             outcomes.append(replace(outcome, id=probe.id))
         return outcomes
 
@@ -148,10 +146,12 @@ class FakeLab:
         """End the connection, and an owned lab with it; one that stays is ended by `down`."""
         self._ended()
 
-    def _play(self, pod: str) -> Recording:
-        waiting = self._waiting.get(pod)
-        if not waiting:
-            raise GoneError(f"nothing was recorded for {pod!r}")
-        recording = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        self.played.append(recording)
-        return recording
+    def _play(self, pod: str, kind: Literal["command", "outcome"]) -> Recording:
+        """Return the pod's next recording that has one; an empty one, not played, where there is none."""
+        fitting = [one for one in self._waiting if one.pod == pod and getattr(one, kind) is not None]
+        if not fitting:
+            return Recording(pod, self.collect(self.mark()), 0, 0)
+        if len(fitting) > 1:
+            self._waiting.remove(fitting[0])
+        self.played.append(fitting[0])
+        return fitting[0]

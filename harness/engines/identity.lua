@@ -1,0 +1,99 @@
+-- Who a client is, and whether a policy permits it, for HAProxy: the certificate is read field by field.
+--
+-- identities(der) returns the URI names of a certificate's subjectAltName extension (RFC 5280, 4.1 and 4.2.1.6), or
+-- nil when the certificate cannot be read to its end. Exactly one URI name is an identity (SPIFFE X.509-SVID, 2).
+-- `policies` comes from policy.lua: name -> list of {permit = boolean, id = whole | prefix = beginning}.
+
+local SEQUENCE, OCTETS, OBJECT, EXTENSIONS, URI = 0x30, 0x04, 0x06, 0xA3, 0x86
+local SUBJECT_ALT_NAME = "\x55\x1D\x11" -- 2.5.29.17
+
+-- The elements of a DER string as a list of {tag, content}; raises an error for anything that is not DER.
+local function elements(der)
+    local found, at = {}, 1
+    while at <= #der do
+        local tag, length = der:byte(at, at + 1)
+        if not length or tag & 0x1F == 0x1F then error("no DER") end
+        at = at + 2
+        if length >= 0x80 then
+            local octets = length & 0x7F
+            if octets == 0 or octets > 3 or at + octets - 1 > #der then error("no DER length") end
+            length = 0
+            for _ = 1, octets do
+                length = length << 8 | der:byte(at)
+                at = at + 1
+            end
+        end
+        if at + length - 1 > #der then error("cut short") end
+        found[#found + 1] = {tag = tag, content = der:sub(at, at + length - 1)}
+        at = at + length
+    end
+    return found
+end
+
+local function only(list, tag)
+    if #list ~= 1 or list[1].tag ~= tag then error("not the one element expected") end
+    return list[1].content
+end
+
+local function uri_names(der)
+    local names = {}
+    local certificate = elements(only(elements(der), SEQUENCE))
+    for _, field in ipairs(elements(certificate[1].content)) do
+        if field.tag == EXTENSIONS then
+            for _, extension in ipairs(elements(only(elements(field.content), SEQUENCE))) do
+                local parts = elements(extension.content)
+                local value = parts[#parts]
+                if parts[1].tag == OBJECT and parts[1].content == SUBJECT_ALT_NAME and value.tag == OCTETS then
+                    for _, name in ipairs(elements(only(elements(value.content), SEQUENCE))) do
+                        if name.tag == URI then names[#names + 1] = name.content end
+                    end
+                end
+            end
+        end
+    end
+    return names
+end
+
+function identities(der)
+    local read, names = pcall(uri_names, der)
+    if read then return names end
+    return nil
+end
+
+-- Whether an identity is permitted, and the rule that says so: its number from 0, or "no match".
+function permitted(identity, rules)
+    if identity then
+        for index, rule in ipairs(rules) do
+            if rule.id and identity == rule.id or rule.prefix and identity:sub(1, #rule.prefix) == rule.prefix then
+                return rule.permit, index - 1
+            end
+        end
+    end
+    return false, "no match"
+end
+
+-- A JSON string: a byte that is not a plain character is written as \u00XX, so that one line stays one line.
+function quoted(text)
+    return '"' .. text:gsub('[^%w/:._~-]', function(c) return string.format("\\u%04x", c:byte()) end) .. '"'
+end
+
+if core then
+    core.register_action("decide", {"tcp-req"}, function(txn, policy, server)
+        if txn:get_var("txn.verdict") then return end -- rules are gone through again whenever more is received
+        local der = txn.f:ssl_c_der()
+        local names = der and #der > 0 and identities(der) or {}
+        local identity = #names == 1 and names[1] or nil
+        local allowed, rule = permitted(identity, policies[policy])
+        local verdict = allowed and "PERMITTED" or "REJECTED"
+        txn:set_var("txn.verdict", verdict)
+        local shown = {}
+        for index, name in ipairs(names) do shown[index] = quoted(name) end
+        io.stdout:write(string.format(
+            '{"event":"decision","conn":%s,"virtual_server":%s,"peer":"%s:%d","local":"%s:%d","policy":%s,'
+                .. '"rule":%s,"verdict":"%s","identity":%s,"identities":[%s]}\n',
+            quoted(txn.f:unique_id()), quoted(server), txn.f:src(), txn.f:src_port(), txn.f:dst(), txn.f:dst_port(),
+            quoted(policy), math.type(rule) and rule or quoted(rule), verdict,
+            identity and quoted(identity) or "null", table.concat(shown, ",")))
+        io.stdout:flush() -- before the client learns of it
+    end, 2)
+end

@@ -1,0 +1,135 @@
+"""What an egress proxy is to do, addresses and certificates filled in: what its node tells its engine.
+
+An engine is a module of harness/engines with
+
+    render(proxy) -> Runtime             its program and files; listeners bind each tenant's inside address onward
+    read_log(name, program, lines)       its program's lines as sightings; `read_events` does most of it
+    DIFFERENCES                          what honestly differs from the engine that the scenarios are written for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.evidence import Sighting
+from harness.identity import Leaf
+from harness.plan import File
+from harness.programs.fivetuple import FiveTuple
+from harness.sightings import facts_of, tcp
+
+CLIENT_CERTIFICATE = "client-certificate"
+"""Who decided when the TLS handshake itself refused the client."""
+
+_KEPT = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Permits or rejects the identities that are `spiffe_id`, or that begin with `spiffe_prefix`: one of the two."""
+
+    permit: bool
+    spiffe_id: str | None = None
+    spiffe_prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class VirtualServer:
+    """One listener; `listen` and `forward_to` are `ip:port`, `bind` the address it goes on from (None: the route's).
+
+    Of the rules of its policy the first match decides; no match rejects, and so does any certificate that has not
+    exactly one URI name (SPIFFE X.509-SVID section 2).
+    """
+
+    name: str
+    listen: str
+    leaf: Leaf
+    client_certificate_required: bool
+    policy: str
+    rules: tuple[Rule, ...]
+    forward_to: str
+    bind: str | None
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A node's proxy; `trust` are the roots of clients (PEM), `folder` where its files will lie in the node.
+
+    `policies` are all of the lab file's; `fault` is how it is to misbehave, for engines that can.
+    """
+
+    name: str
+    folder: str
+    python: tuple[str, ...]
+    programs: str
+    trust: str
+    virtual_servers: tuple[VirtualServer, ...]
+    policies: Mapping[str, tuple[Rule, ...]]
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Instead:
+    """Where a scenario says that a client which `by` denies ends with `exit` and shows `words`, it is this instead.
+
+    Several `exits` are for a client whose next system call races with the answer. Empty words are no words.
+    """
+
+    by: Literal["policy", "client-certificate"]
+    exit: int
+    words: str
+    exits: tuple[int, ...]
+    shows: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What of an engine's behaviour a scenario may have to allow for.
+
+    `answer` is what a client that the policy rejects is sent; `instead` translates what a scenario, written for the
+    builtin engine, says of the client; `limits` are sentences for the reader; `faults`: whether it can misbehave.
+    """
+
+    answer: str
+    instead: tuple[Instead, ...] = ()
+    limits: tuple[str, ...] = ()
+    faults: bool = False
+
+
+def files_of(proxy: Proxy) -> tuple[File, ...]:
+    """Return the trusted roots, and each virtual server's chain and key, as files of their own."""
+    files = [File("trust.pem", proxy.trust)]
+    for server in proxy.virtual_servers:
+        files += [
+            File(f"{server.name}.pem", server.leaf.chain),
+            File(f"{server.name}.key", server.leaf.key, 0o600),
+        ]
+    return tuple(files)
+
+
+def read_events(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[Sighting]:
+    """Yield what a proxy says about each connection, with the 5-tuples of both its sides.
+
+    The events are the builtin engine's (harness/programs/egress_proxy.py); other engines' lines are put into their
+    form first. Each has `time` in ns since the epoch and `conn`, which tells connections apart.
+    """
+    accepted: dict[int | str, FiveTuple | None] = {}
+    for event in events:
+        kind, number = event.get("event"), event.get("conn")
+        if not isinstance(kind, str) or not isinstance(number, int | str):
+            continue
+        if "peer" in event:
+            accepted[number] = tcp(event["peer"], event.get("local"))
+        facts = facts_of(event, _KEPT)
+        onward = None
+        match kind:
+            case "decision":
+                facts["by"] = facts_of(event, ("policy",)).get("policy", "")
+            case "tls-failed":
+                facts["by"] = CLIENT_CERTIFICATE
+            case "upstream" | "upstream-failed":
+                onward = tcp(event.get("local"), event.get("remote"))
+            case "close":
+                onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
+        yield Sighting(name, "log", kind, event["time"], accepted.get(number), onward, facts)
