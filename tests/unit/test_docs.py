@@ -50,6 +50,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "the file": scenario_model.ScenarioFile,
     "defaults": scenario_model.Defaults,
     "each scenario": scenario_model.Scenario,
+    "given, each step": scenario_model.Step,
     "matrix": scenario_model.Matrix,
     "expect": scenario_model.Expect,
     "expect.allowed": scenario_model.Allowed,

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("passport",),
     ("denial", "verdict"),
     ("checks",),
-    ("attempt",),
+    ("attempt", "steps"),
     ("run",),
     ("explain", "report"),
     ("reports",),
