@@ -213,6 +213,17 @@ def plan(lab: str, driver: Any) -> None:
 
 
 @main.command()
+@click.argument("what", type=click.Choice(["bigip"]))
+@click.argument("lab")
+@driver_option
+def render(what: str, lab: str, driver: Any) -> None:  # noqa: ARG001 - the only choice so far
+    """Print a lab's egress proxies for a BIG-IP: AS3 and iRule. It was not run on a BIG-IP."""
+    from harness.commands import render_bigip  # noqa: PLC0415
+
+    render_bigip(lab, driver)
+
+
+@main.command()
 @click.argument("of", type=click.Choice(["lab", "scenario"]))
 def schema(of: str) -> None:
     """Print the JSON schema of lab or scenario files, for editors."""

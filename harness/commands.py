@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,11 @@ from typing import Any
 
 import click
 
-from harness import lookup, shipped, tools
+from harness import bigip, lookup, shipped, source, tools
 from harness.capture import check_name
+from harness.engine_choice import has_proxies, with_engine
 from harness.errors import InputError, LabError, Problem
-from harness.lab import Lab, load_lab
+from harness.lab import Lab, load_lab, parse_lab
 from harness.plan import make_plan
 from harness.report import Summary, write
 from harness.run import Result, Session
@@ -37,16 +39,23 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     driver: Any,
 ) -> int:
     """Run scenarios lab by lab and return the exit code of the worst."""
-    if engine and engine != "builtin":
-        raise InputError(f"unknown engine {engine!r}; known: builtin")
+    labs = dict(_collect(paths, lab_name))
+    texts = {path: _text_of(path, engine) for path in labs}
+    if engine and not any(has_proxies(text, str(path)) for path, text in texts.items()):
+        raise InputError(f"--engine {engine}: none of these labs has an egress proxy")
     codes = [
-        _test_lab(lab_path, items, name, words, label, keep, out, verbose, driver)
-        for lab_path, items in _collect(paths, lab_name)
+        _test_lab(path, texts[path], items, name, words, label, keep, out, verbose, driver)
+        for path, items in labs.items()
     ]
     for code in (2, 4, 1, 3):
         if code in codes:
             return code
     return 0 if 0 in codes else 5
+
+
+def _text_of(path: Path, engine: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    return with_engine(text, str(path), engine) if engine else text
 
 
 def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path, tuple[Item, ...]]]:
@@ -83,6 +92,7 @@ def _files(paths: Sequence[Path], only: Path | None, lab: Lab | None) -> Iterato
 
 def _test_lab(  # noqa: PLR0913 - as above
     path: Path,
+    text: str,
     items: tuple[Item, ...],
     name: str | None,
     words: str,
@@ -94,7 +104,7 @@ def _test_lab(  # noqa: PLR0913 - as above
 ) -> int:
     from harness.reports.terminal import Terminal  # noqa: PLC0415 - rich is for those who run something
 
-    lab = load_lab(path)
+    lab = parse_lab(source.parse(text.encode(), str(path)))
     selected = [item for item in items if _selected(item, words, label, lab)]
     started = dt.datetime.now(dt.UTC).astimezone()
     begun = time.monotonic()
@@ -104,7 +114,8 @@ def _test_lab(  # noqa: PLR0913 - as above
             terminal.console.print(f"{lab.lab}: nothing selected")
             return 5
         terminal.doing(f"standing up {lab.lab}")
-        with lab_for(driver, lab, path, name or _name_for(lab.lab, keep, driver), keep) as (running, failed):
+        name = name or _name_for(lab.lab, keep, driver)
+        with lab_for(driver, lab, path, name, keep, text) as (running, failed):
             terminal.up(lab.lab, running.phases, time.monotonic() - begun)
             session = Session(running, selected, lambda item: terminal.doing(f"trying {item}"))
             for item in selected:
@@ -128,22 +139,23 @@ def _test_lab(  # noqa: PLR0913 - as above
 
 
 @contextmanager
-def lab_for(
-    driver: Driver, lab: Lab, path: Path, name: str, keep: str = "never"
+def lab_for(  # noqa: PLR0913 - what a lab is, and how long
+    driver: Driver, lab: Lab, path: Path, name: str, keep: str = "never", text: str | None = None
 ) -> Iterator[tuple[RunningLab, list[bool]]]:
     """Yield the lab that is up by that name, or one that ends with us (unless it is to be kept).
 
-    Beside it comes a list for the caller: whether each result failed. Raises InputError when the lab that is up
-    was made from another text than the file has now.
+    Beside it comes a list for the caller: whether each result failed. `text` is the file's, unless it is to be
+    another (`--engine`). Raises InputError when the lab that is up was made from another text.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if text is None else text
     failed: list[bool] = []
     if name in driver.running():
         running = driver.attach(name)
         if running.source[1] != text:
             running.close()
             raise InputError(
-                f"{path}: the lab {name!r} that is up was made from another version of this file; "
+                f"{path}: the lab {name!r} that is up was made from another version of this file, "
+                "or with another --engine; "
                 f"`egresslab down {name}` and `egresslab up {path}` stand up the new one"
             )
         try:
@@ -191,6 +203,12 @@ def stand_up(lab_name: str, name: str | None, verbose: int, driver: Driver) -> N
                 click.echo(f"  {phase:<16} {seconds:6.3f} s")
     finally:
         running.close()
+
+
+def render_bigip(lab_name: str, driver: Driver) -> None:
+    """Print the AS3 declaration of a lab's egress proxies."""
+    plan = make_plan(load_lab(shipped.find_lab(lab_name)))
+    click.echo(json.dumps(bigip.declaration(plan, driver.binding(plan)), indent=2))
 
 
 def only_lab(driver: Driver, name: str | None) -> str:

@@ -146,7 +146,10 @@ class Program:
 
 @dataclass(frozen=True)
 class Runtime:
-    """All that one kind contributes to one node; a node's kinds are merged in order."""
+    """All that one kind contributes to one node; a node's kinds are merged in order.
+
+    `needs` names a capability that the driver must have, such as `external-proxy`: no node is made, one is there.
+    """
 
     programs: tuple[Program, ...] = ()
     files: tuple[File, ...] = ()
@@ -154,6 +157,7 @@ class Runtime:
     rules: str = ""
     addresses: tuple[IPv4Address, ...] = ()
     extra: dict[str, str] = field(default_factory=dict)
+    needs: str = ""
 
     def merged(self, other: Runtime) -> Runtime:
         """Return both contributions as one."""
@@ -164,6 +168,7 @@ class Runtime:
             self.rules + other.rules,
             self.addresses + other.addresses,
             self.extra | other.extra,
+            self.needs or other.needs,
         )
 
 

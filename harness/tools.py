@@ -33,6 +33,7 @@ PACKAGES = {
     "nft": "nftables",
     "tinyproxy": "tinyproxy-bin",
     "dnsmasq": "dnsmasq-base",
+    "haproxy": "haproxy",
     "curl": "curl",
     "ip": "iproute2",
     "mariadb": "mariadb-client-core",
@@ -43,7 +44,7 @@ PACKAGES = {
 
 _SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _PRIVATE = ("", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
-_VERSION_OPTION = {"tinyproxy": "-v"}
+_VERSION_OPTION = {"tinyproxy": "-v", "haproxy": "-v"}
 _VERSION = re.compile(r"(?:^|[ /v])(\d+\.\d+(?:\.\d+)*)")
 _CHUNK = 65536
 
@@ -120,7 +121,7 @@ def versions() -> dict[str, str]:
     """
     known = _read_cache()
     paths: dict[str, str] = {}
-    for name in ("bird", "nft", "tinyproxy", "dnsmasq", "envoy", "curl"):
+    for name in ("bird", "nft", "tinyproxy", "dnsmasq", "envoy", "haproxy", "curl"):
         with suppress(MissingCapability):
             paths[name] = find(name)
     keys = {name: _fingerprint(path) for name, path in paths.items()}

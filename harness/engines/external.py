@@ -21,7 +21,7 @@ DIFFERENCES = Differences(
 
 def render(proxy: Proxy) -> Runtime:  # noqa: ARG001 - every engine's form
     """Return nothing to run, and what the driver must be able to do."""
-    return Runtime(extra={"needs": CAPABILITY})
+    return Runtime(needs=CAPABILITY)
 
 
 def read_log(name: str, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:  # noqa: ARG001 - as above

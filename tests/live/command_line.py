@@ -12,7 +12,10 @@ from pathlib import Path
 
 import harness
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(harness.__file__).parent.parent)}
+_ROOT = str(Path(harness.__file__).parent.parent)
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+}
 """For processes of ours, wherever they start."""
 
 COMMAND_SECONDS = 30

@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("proxy",),
     ("engines",),
     ("nodes",),
-    ("passport",),
+    ("passport", "bigip"),
     ("denial", "verdict"),
     ("checks",),
     ("attempt", "steps"),

@@ -107,7 +107,9 @@ def test_versions_of_all_components(cache: Path) -> None:
     """Every component of a lab says its version; the second time the answer comes from the cache."""
     first = tools.versions()
     assert (cache / "egresslab" / "versions.json").is_file()
-    assert {"kernel", "python", "bird", "nft", "tinyproxy", "dnsmasq", "envoy", "curl"} == set(first)
+    assert {"kernel", "python", "bird", "nft", "tinyproxy", "dnsmasq", "envoy", "haproxy", "curl"} == set(
+        first
+    )
     assert all(version[0].isdigit() for version in first.values())
     asked = time.process_time()
     assert tools.versions() == first

@@ -17,6 +17,7 @@ from harness.drivers.netns.bind import bind
 from harness.drivers.netns.layout import Payload, PlacedFile, Start
 from harness.drivers.netns.lower import lower
 from harness.drivers.netns.sandbox import PRIVATE
+from harness.errors import MissingCapability
 from harness.identity import Certificates, issue
 from harness.plan import Bindings, Plan, Runtime, render
 
@@ -65,10 +66,15 @@ def binding(plan: Plan) -> Bindings:
 def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
     """Return what the lab process is to build.
 
-    Raises MissingCapability for a program that is not on this machine.
+    Raises MissingCapability for a program that is not on this machine, and for what no namespace can be.
     """
     plan, bindings = state.plan, state.bindings
     runtimes = render(plan, bindings, state.certificates)
+    for node, runtime in runtimes.items():
+        if runtime.needs:
+            raise MissingCapability(
+                runtime.needs, f"{node} needs {runtime.needs}, which the namespace driver does not have"
+            )
     found = _programs(runtimes)
     starts = [
         Start(

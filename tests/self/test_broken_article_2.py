@@ -1,0 +1,176 @@
+"""Each of these edits of the second article's labs must turn a named scenario to broken, with the hop named."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from small_lab import Files, own_name, standing
+
+from harness import shipped, source
+from harness.scenario import load_scenarios
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.live
+
+ECHO, DATABASE = "echo-without-envoy", "legacy-database"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An edit of a lab, the scenario that must notice, and what one of its reasons must say at which hop."""
+
+    lab: str
+    edit: Callable[[dict[str, Any]], None]
+    scenario: str
+    at: str
+    says: str
+
+
+def _permits(policy: str, prefix: str) -> Callable[[dict[str, Any]], None]:
+    def edit(lab: dict[str, Any]) -> None:
+        lab["outside"]["bigip"]["policies"][policy] = [{"permit": {"spiffe_prefix": prefix}}]
+
+    return edit
+
+
+def _fault(name: str) -> Callable[[dict[str, Any]], None]:
+    def edit(lab: dict[str, Any]) -> None:
+        lab["outside"]["bigip"]["fault"] = name
+
+    return edit
+
+
+def _no_snat(lab: dict[str, Any]) -> None:
+    for server in lab["outside"]["bigip"]["virtual_servers"].values():
+        del server["snat"]
+
+
+def _optional_certificate(lab: dict[str, Any]) -> None:
+    for server in lab["outside"]["bigip"]["virtual_servers"].values():
+        server["client_certificate"] = "optional"
+
+
+def _open_firewall(lab: dict[str, Any]) -> None:
+    lab["outside"]["firewall"]["rules"].append({"name": "opened", "from": "nodes", "allow": True})
+
+
+def _other_password(lab: dict[str, Any]) -> None:
+    lab["outside"]["database"]["users"]["ledger"] = "changed"
+
+
+def _no_rows(lab: dict[str, Any]) -> None:
+    lab["outside"]["database"]["statements"].pop()
+
+
+CASES = {
+    "echo-for-every-tenant": Case(
+        ECHO,
+        _permits("trusted-sleep", "spiffe://cluster.local/"),
+        "the bad container says hi and gets nothing",
+        "bigip",
+        "PERMITTED by 'trusted-sleep'",
+    ),
+    "echo-for-every-account": Case(
+        ECHO,
+        _permits("trusted-sleep", "spiffe://cluster.local/ns/trusted/"),
+        "the right namespace with another service account is rejected",
+        "bigip",
+        "PERMITTED by 'trusted-sleep'",
+    ),
+    "echo-without-snat": Case(
+        ECHO,
+        _no_snat,
+        "the good container says hi and gets HI",
+        "echo",
+        "nothing; last seen at firewall",
+    ),
+    "echo-behind-an-open-firewall": Case(
+        ECHO,
+        _open_firewall,
+        "a pod that goes round its sidecar does not reach the echo service",
+        "firewall",
+        "allow by 'opened'",
+    ),
+    "echo-dialled-for-the-rejected": Case(
+        ECHO, _fault("reject-then-dial"), "the bad container says hi and gets nothing", "firewall", "opening"
+    ),
+    "database-for-the-whole-namespace": Case(
+        DATABASE,
+        _permits("ledger-only", "spiffe://cluster.local/ns/billing/"),
+        "another service account of the namespace is reset by the proxy",
+        "bigip",
+        "PERMITTED by 'ledger-only'",
+    ),
+    "database-for-every-namespace": Case(
+        DATABASE,
+        _permits("ledger-only", "spiffe://cluster.local/"),
+        "the same account in another namespace is reset by the proxy",
+        "bigip",
+        "PERMITTED by 'ledger-only'",
+    ),
+    "database-without-certificates": Case(
+        DATABASE,
+        _optional_certificate,
+        "the right namespace without a certificate is refused by the handshake",
+        "bigip",
+        "REJECTED by 'ledger-only'",
+    ),
+    "database-behind-an-open-firewall": Case(
+        DATABASE,
+        _open_firewall,
+        "a pod that goes round its sidecar does not reach the database",
+        "database",
+        "opening",
+    ),
+    "database-dialled-for-the-rejected": Case(
+        DATABASE,
+        _fault("reject-then-dial-quietly"),
+        "the same account in another namespace is reset by the proxy",
+        "database",
+        "which no record accounts for",
+    ),
+    "database-with-another-password": Case(
+        DATABASE, _other_password, "the ledger reads a balance", "billing/ledger", "Access denied for user"
+    ),
+    "database-without-rows": Case(
+        DATABASE, _no_rows, "the ledger reads a balance", "billing/ledger", "the client shows 'Grace'"
+    ),
+}
+
+
+def written(name: str, folder: Path, edit: Callable[[dict[str, Any]], None]) -> Files:
+    """Write a shipped lab with an edit, and all of its scenarios."""
+    data = copy.deepcopy(source.read(shipped.find_lab(name)).data)
+    edit(data)
+    lab = folder / "lab.yaml"
+    lab.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    items = []
+    for path in shipped.scenario_paths(name):
+        content = copy.deepcopy(source.read(path).data) | {"lab": "lab.yaml"}
+        (folder / path.name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    for path in shipped.scenario_paths(name):
+        items += load_scenarios(folder / path.name)
+    return Files(lab, folder, tuple(items))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp_path: Path) -> None:
+    """The scenario is broken in every case that it has, and a reason names the hop and what was seen there."""
+    case = CASES[name]
+    files = written(case.lab, tmp_path, case.edit)
+    with standing(files, own_name(f"self-{name}")) as lab:
+        results = lab.results(case.scenario)
+    assert results
+    for result in results:
+        verdict = result.verdict
+        assert verdict.state == "broken", str(verdict)
+        assert any(reason.at == case.at and case.says in str(reason) for reason in verdict.reasons), str(
+            verdict
+        )
