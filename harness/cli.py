@@ -99,6 +99,17 @@ def up(lab: str, name: str | None, verbose: int, driver: Any) -> None:
 
 
 @main.command()
+@click.argument("lab")
+@click.option("--name", help="The running lab, when it is not called as its file says.")
+@driver_option
+def apply(lab: str, name: str | None, driver: Any) -> None:
+    """Turn a running lab into what its file says now; shows the difference."""
+    from harness.commands import apply_file  # noqa: PLC0415
+
+    apply_file(lab, name, driver)
+
+
+@main.command()
 @driver_option
 def ls(driver: Any) -> None:
     """List the labs that are up."""

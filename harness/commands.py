@@ -6,6 +6,7 @@ import datetime as dt
 import fnmatch
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from harness.errors import InputError, LabError, Problem
 from harness.lab import Lab, load_lab, parse_lab
 from harness.plan import make_plan
 from harness.report import Summary, write
-from harness.run import Result, Session
+from harness.run import WINDOW_SECONDS, Result, Session
 from harness.running import Driver, RunningLab
 from harness.scenario import Item, load_scenarios
 
@@ -154,9 +155,8 @@ def lab_for(  # noqa: PLR0913 - what a lab is, and how long
         if running.source[1] != text:
             running.close()
             raise InputError(
-                f"{path}: the lab {name!r} that is up was made from another version of this file, "
-                "or with another --engine; "
-                f"`egresslab down {name}` and `egresslab up {path}` stand up the new one"
+                f"{path}: the lab {name!r} that is up was made from another version of this file; "
+                f"`egresslab apply {shlex.quote(os.path.relpath(path))}` shows the difference and changes the lab"
             )
         try:
             yield running, failed
@@ -223,3 +223,22 @@ def only_lab(driver: Driver, name: str | None) -> str:
     if len(names) > 1:
         raise LabError(f"several labs are up ({', '.join(names)}); say which with --lab or EGRESSLAB_LAB")
     return names[0]
+
+
+def apply_file(lab_name: str, name: str | None, driver: Driver) -> None:
+    """Turn a running lab into what its file says now, and print what changed."""
+    path = shipped.find_lab(lab_name)
+    lab = load_lab(path)
+    text = path.read_text(encoding="utf-8")
+    running = driver.attach(name or lab.lab)
+    try:
+        if running.source[1] == text:
+            click.echo(f"lab {running.name} is what {os.path.relpath(path)} says")
+            return
+        with running.window(WINDOW_SECONDS):
+            words = running.change(make_plan(lab, running.plan), source=(str(path.resolve()), text))
+        for line in words or ("nothing but words of the file changed",):
+            click.echo(line)
+        click.echo(f"lab {running.name} is what {os.path.relpath(path)} says now")
+    finally:
+        running.close()

@@ -58,8 +58,13 @@ class RunningLab(Protocol):
     def state(self) -> object:
         """Return a token for `restore`: all that the lab is now."""
 
-    def change(self, plan: Plan, pinned: Mapping[str, IPv4Address] = ...) -> Sequence[str]:
-        """Turn the lab into another plan, leaving alone what both have; returns what changed, in words."""
+    def change(
+        self, plan: Plan, pinned: Mapping[str, IPv4Address] = ..., source: tuple[str, str] | None = None
+    ) -> Sequence[str]:
+        """Turn the lab into another plan, leaving alone what both have; returns what changed, in words.
+
+        `source` is the file it comes from, path and text, when that is another.
+        """
 
     def restore(self, state: object) -> None:
         """Turn the lab back into what it was."""

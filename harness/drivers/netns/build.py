@@ -18,6 +18,9 @@ from harness.drivers.netns.sandbox import PRIVATE, outermost
 from harness.programs.nft import Nft
 
 MTU = 1500
+_OWN_MEMORY = (("/tmp", 1777), ("/var/tmp", 1777), ("/dev/shm", 1777), ("/root", 755), ("/home", 755))  # noqa: S108
+"""Folders that are each pod's own, with their modes; what one pod writes, another does not see."""
+
 _LAST_GROUP = 2**31 - 1
 _FIRST_NIC, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 1000, 10, 1000
 
@@ -207,8 +210,10 @@ def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
     Path(own, "etc/resolv.conf").touch()
     for name in ("resolv.conf", "hosts", "hostname"):
         sys_.bind(f"{own}/etc/{name}", f"/etc/{name}")
-    _cover(PRIVATE, "mode=755", (own, f"{PRIVATE}/programs", f"{PRIVATE}/host-etc"))
-    _cover("/tmp", "mode=1777", keep)  # noqa: S108 - the pod's own
+    _cover("/run", "mode=755", (own, f"{PRIVATE}/programs", f"{PRIVATE}/host-etc", *keep))
+    for place, mode in _OWN_MEMORY:
+        if Path(place).is_dir():
+            _cover(place, f"mode={mode}", keep)
     mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
     return Place(net, mount, uts)
