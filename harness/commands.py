@@ -18,12 +18,12 @@ import click
 from harness import bigip, lookup, shipped, source, tools
 from harness.capture import check_name
 from harness.engine_choice import has_proxies, with_engine
-from harness.errors import InputError, LabError, Problem
+from harness.errors import InputError, LabError, MissingCapability, Problem
 from harness.lab import Lab, load_lab, parse_lab
 from harness.plan import make_plan
 from harness.report import Summary, write
 from harness.run import WINDOW_SECONDS, Result, Session
-from harness.running import Driver, RunningLab
+from harness.running import ChangeableLab, Driver, RunningLab
 from harness.scenario import Item, load_scenarios
 
 
@@ -232,6 +232,8 @@ def apply_file(lab_name: str, name: str | None, driver: Driver) -> None:
     text = path.read_text(encoding="utf-8")
     running = driver.attach(name or lab.lab)
     try:
+        if not isinstance(running, ChangeableLab):
+            raise MissingCapability("steps", "this driver cannot change a lab that is up")
         if running.source[1] == text:
             click.echo(f"lab {running.name} is what {os.path.relpath(path)} says")
             return

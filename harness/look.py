@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -277,17 +278,16 @@ def _lines(lab: Any, node: str, container: str | None, mark: Any, *, follow: boo
     while True:
         now = lab.mark()
         found = lab.collect(mark, ("lines", "nflog"))
-        merged = sorted(
-            (when, program.rpartition(" ")[2], line)
+        merged = [
+            (when, line)
             for program, lines in found.lines.items()
             if program.rpartition(" ")[0] == node and container in (None, program.rpartition(" ")[2])
             for when, line in lines
-        )
+        ]
         if container in (None, _RULES):
-            merged = sorted(
-                [*merged, *((entry.time, _RULES, _rule_line(entry)) for entry in found.nflog.get(node, ()))]
-            )
-        yield from (line for _, _, line in merged)
+            merged += ((entry.time, _rule_line(entry)) for entry in found.nflog.get(node, ()))
+        # Lines that were read at once have one time, and stay as they were printed.
+        yield from (line for _, line in sorted(merged, key=itemgetter(0)))
         if not follow or time.monotonic() > deadline:
             return
         mark = now

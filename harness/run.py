@@ -11,7 +11,7 @@ from harness.attempt import TOGETHER, observe
 from harness.errors import LabError
 from harness.evidence import Attempt, Evidence, Finding
 from harness.passport import Passport
-from harness.running import Mark, RunningLab
+from harness.running import ChangeableLab, Mark, RunningLab
 from harness.scenario import Item
 from harness.steps import given
 from harness.verdict import Verdict, conclude, judge, outcome_of
@@ -124,14 +124,20 @@ class Session:
 
         A control whose pod the steps take away runs before them.
         """
-        with self._lab.window(WINDOW_SECONDS):
+        lab = self._lab
+        if not isinstance(lab, ChangeableLab):
+            missing = Finding(
+                "capability", "unknown", item.source, "a lab that can be changed", "this driver's cannot"
+            )
+            return Result(item, conclude([missing]), None, None, 0.0)
+        with lab.window(WINDOW_SECONDS):
             self._proven.clear()
             deleted = {step.delete for step in item.scenario.given}
             before = [control for control in item.controls if control.source in deleted]
             failed = self._failed(item, before)
             try:
                 if failed is None:
-                    with given(self._lab, item.scenario.given):
+                    with given(lab, item.scenario.given):
                         self._proven.clear()
                         self._earlier = None
                         after = [control for control in item.controls if control.source not in deleted]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan
@@ -55,6 +55,35 @@ class RunningLab(Protocol):
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
         """Send flows from inside nodes."""
 
+    def window(self, seconds: float) -> AbstractContextManager[None]:
+        """Have the lab to oneself; waits up to `seconds`, then raises LabError."""
+
+    def mark(self) -> Mark:
+        """Return the present end of all recordings."""
+
+    def collect(self, mark: Mark, kinds: Sequence[str] = ("lines", "conntrack", "nflog", "frames")) -> Raw:
+        """Return what was recorded since a mark."""
+
+    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
+        """Return when something of a kind (`lines`, `frames`, ...) was recorded since the mark, or after `seconds`."""
+
+    def barrier(self, seconds: float) -> Sequence[str]:
+        """Prove that every tap sees: send a nonce through each; return the taps where it did not come back."""
+
+    def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Return each node's named nftables counters as (packets, bytes)."""
+
+    def programs(self) -> Sequence[Mapping[str, Any]]:
+        """Return the lab's programs with their process ids and, when they ended, exit statuses."""
+
+    def close(self) -> None:
+        """End the connection, and the lab with it when this process owns it."""
+
+
+@runtime_checkable
+class ChangeableLab(RunningLab, Protocol):
+    """A lab that can be changed while it runs; scenarios with steps (`given`) and `apply` need one."""
+
     def state(self) -> object:
         """Return a token for `restore`: all that the lab is now."""
 
@@ -80,30 +109,6 @@ class RunningLab(Protocol):
 
     def set_link(self, tap: str, *, up: bool) -> None:
         """Take the interface of a tap down, or up again."""
-
-    def window(self, seconds: float) -> AbstractContextManager[None]:
-        """Have the lab to oneself; waits up to `seconds`, then raises LabError."""
-
-    def mark(self) -> Mark:
-        """Return the present end of all recordings."""
-
-    def collect(self, mark: Mark, kinds: Sequence[str] = ("lines", "conntrack", "nflog", "frames")) -> Raw:
-        """Return what was recorded since a mark."""
-
-    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
-        """Return when something of a kind (`lines`, `frames`, ...) was recorded since the mark, or after `seconds`."""
-
-    def barrier(self, seconds: float) -> Sequence[str]:
-        """Prove that every tap sees: send a nonce through each; return the taps where it did not come back."""
-
-    def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
-        """Return each node's named nftables counters as (packets, bytes)."""
-
-    def programs(self) -> Sequence[Mapping[str, Any]]:
-        """Return the lab's programs with their process ids and, when they ended, exit statuses."""
-
-    def close(self) -> None:
-        """End the connection, and the lab with it when this process owns it."""
 
 
 class Driver(Protocol):

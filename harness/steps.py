@@ -10,12 +10,12 @@ from ipaddress import IPv4Address
 from harness.errors import InputError
 from harness.lab import Lab, Workload, pods
 from harness.plan import make_plan
-from harness.running import RunningLab
+from harness.running import ChangeableLab
 from harness.scenario import Step
 
 
 @contextmanager
-def given(lab: RunningLab, steps: Sequence[Step]) -> Iterator[None]:
+def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[None]:
     """Do the steps, and undo them at the end; the caller has the lab's window.
 
     Raises LabError when the lab cannot be changed, InputError for a program that the node does not run.
@@ -29,7 +29,7 @@ def given(lab: RunningLab, steps: Sequence[Step]) -> Iterator[None]:
         yield
 
 
-def _do(lab: RunningLab, step: Step, addresses: dict[str, IPv4Address], undo: ExitStack) -> None:
+def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo: ExitStack) -> None:
     word, name = step.does
     match word:
         case "delete":
@@ -69,7 +69,7 @@ def without(lab: Lab, pod: str) -> Lab:
     return _with_workloads(lab, found.namespace, workloads)
 
 
-def _with(lab: RunningLab, name: str, step: Step, address: IPv4Address | None) -> Lab:
+def _with(lab: ChangeableLab, name: str, step: Step, address: IPv4Address | None) -> Lab:
     """Return the lab with a client pod more; one with an address runs on the node whose block that is of."""
     namespace, _, workload = name.partition("/")
     blocks = lab.bindings.blocks.items()
@@ -89,7 +89,7 @@ def _with_workloads(lab: Lab, namespace: str, workloads: dict[str, Workload]) ->
     return lab.model_copy(update={"namespaces": dict(lab.namespaces) | {namespace: changed}})
 
 
-def _programs(lab: RunningLab, node: str, program: str | None) -> list[str]:
+def _programs(lab: ChangeableLab, node: str, program: str | None) -> list[str]:
     names = [str(one["name"]) for one in lab.programs() if one["node"] == node]
     if program is not None and program not in names:
         raise InputError(f"{node} runs no program {program!r}; it runs: {', '.join(names) or 'none'}")
