@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from harness.scenario import Item
+
 pytestmark = pytest.mark.live
 
 ECHO, DATABASE = "echo-without-envoy", "legacy-database"
@@ -151,7 +153,7 @@ def written(name: str, folder: Path, edit: Callable[[dict[str, Any]], None]) -> 
     edit(data)
     lab = folder / "lab.yaml"
     lab.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    items = []
+    items: list[Item] = []
     for path in shipped.scenario_paths(name):
         content = copy.deepcopy(source.read(path).data) | {"lab": "lab.yaml"}
         (folder / path.name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
