@@ -76,6 +76,14 @@ def mend(name: str) -> str:
     return f"install {name} and put it on PATH"
 
 
+def private_folders() -> tuple[str, ...]:
+    """Return the folders of the private folder that hold programs, for a PATH."""
+    private = _private_folder()
+    if private is None:
+        return ()
+    return tuple(str(private / folder) for folder in _PRIVATE if folder and (private / folder).is_dir())
+
+
 def library_path() -> str | None:
     """Return the LD_LIBRARY_PATH that programs of the private folder need, or None without that folder."""
     folders = _private_libraries()

@@ -85,6 +85,13 @@ def test_missing_program_names_its_package(
     assert caught.value.capability == name
 
 
+def test_folders_of_private_programs(private: Path) -> None:
+    """The folders that a PATH needs for private programs are those that are there."""
+    assert tools.private_folders() == (str(private / "usr" / "sbin"),)
+    (private / "bin").mkdir()
+    assert tools.private_folders() == (str(private / "usr" / "sbin"), str(private / "bin"))
+
+
 def test_library_path_names_private_libraries(private: Path) -> None:
     """Programs of the private folder are given its libraries; without any there is nothing to give."""
     assert tools.library_path() is None

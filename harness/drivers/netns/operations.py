@@ -97,7 +97,7 @@ class Operations:
         if built is None:
             raise Wrong(f"no node {node!r} in this lab")
         full = _ENVIRONMENT | {"PATH": self._lab.payload.path} | (environment or {})
-        if self._lab.payload.library_path and capable:
+        if self._lab.payload.library_path:
             full["LD_LIBRARY_PATH"] = self._lab.payload.library_path
         master, slave = os.openpty() if terminal else (None, None)
         try:

@@ -108,7 +108,7 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
         starts=tuple(starts),
         files=tuple(files),
         keep=_kept(found.values()),
-        path=":".join(dict.fromkeys([*_SYSTEM_PATH.split(":"), *directories])),
+        path=":".join(dict.fromkeys([*tools.private_folders(), *_SYSTEM_PATH.split(":"), *directories])),
         library_path=tools.library_path(),
         start_seconds=START_SECONDS,
     )
@@ -131,6 +131,7 @@ def _kept(programs: Iterable[str]) -> tuple[str, ...]:
     waits = importlib.util.find_spec("tenacity")
     folders |= {str(Path(waits.origin).parents[1])} if waits and waits.origin else set()
     folders |= {str(Path(path).resolve().parent) for path in programs if path.startswith("/")}
+    folders |= set(tools.private_folders())  # clients that scenarios run are nowhere in the plan
     library = tools.library_path()
     if library:
         folders |= set(library.split(":"))
