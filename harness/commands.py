@@ -155,7 +155,8 @@ def lab_for(  # noqa: PLR0913 - what a lab is, and how long
         if running.source[1] != text:
             running.close()
             raise InputError(
-                f"{path}: the lab {name!r} that is up was made from another version of this file; "
+                f"{path}: the lab {name!r} that is up was made from another version of this file, "
+                "or with another --engine; "
                 f"`egresslab apply {shlex.quote(os.path.relpath(path))}` shows the difference and changes the lab"
             )
         try:

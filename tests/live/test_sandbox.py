@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from host_state import picture
+from other_user import OTHER_USER, as_other, interpreter, shown_to_others
 from small_lab import ALLOWED, REJECTED, Files, Standing, own_name, standing, write
 
 import harness
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.live
 POD, OUTSIDE = "bookinfo/traffic-generator", "bigip"
 _ROOT = Path(harness.__file__).parents[1]
 _SECONDS = 60.0
-_OTHER_USER = 1001 if os.geteuid() == 0 else os.geteuid()
-"""An ordinary user's id; it need not be in the user database."""
 
 
 @pytest.fixture(scope="module")
@@ -147,54 +145,6 @@ def test_labs_of_the_same_addresses_stand_side_by_side(tmp_path: Path) -> None:
         assert [result.verdict.state for result in second.results(ALLOWED)] == ["held"]
 
 
-def _interpreter(folder: Path) -> str:
-    """Return an interpreter that another user may run, with the packages that this one has; skips when none is."""
-    candidates = [sys.executable]
-    system = shutil.which("python3", path="/usr/bin")
-    if system:
-        made = folder / "venv"
-        packages = [path for path in sys.path if path.endswith("site-packages")]
-        subprocess.run((system, "-m", "venv", "--without-pip", made), check=False, capture_output=True)
-        for place in made.glob("lib/python3*/site-packages"):
-            (place / "packages.pth").write_text("\n".join(packages), encoding="utf-8")
-        candidates.append(str(made / "bin/python"))
-    for python in candidates:
-        try:
-            tried = subprocess.run(
-                (python, "-c", "import pydantic, cryptography, yaml"),
-                capture_output=True,
-                check=False,
-                **_as_other(),
-            )
-        except OSError:
-            continue
-        if tried.returncode == 0:
-            return python
-    pytest.skip("no Python with the project's packages that another user may run")
-
-
-def _as_other() -> dict[str, Any]:
-    if os.geteuid() != 0:
-        return {}
-    return {"user": _OTHER_USER, "group": _OTHER_USER, "extra_groups": ()}
-
-
-@contextmanager
-def _shown_to_others(folder: Path) -> Iterator[None]:
-    """Let other users reach a folder of pytest's, which are all private."""
-    private = [
-        path for path in (folder, *folder.parents) if path.is_dir() and not path.stat().st_mode & 0o001
-    ]
-    modes = {path: path.stat().st_mode for path in private}
-    for path, mode in modes.items():
-        path.chmod(mode | 0o011)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
-
-
 def _test_command(
     python: str, files: Files, package: Path, name: str, out: Path
 ) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -207,12 +157,12 @@ def test_an_ordinary_user_runs_a_lab_while_root_runs_the_same(tmp_path: Path) ->
     """The scenarios hold for a user without privileges, at the same time as for root, under the same lab name."""
     if os.geteuid() != 0:
         pytest.skip("not root: every other test here is the trial of an ordinary user already")
-    with _shown_to_others(tmp_path):
-        python = _interpreter(tmp_path)
+    with shown_to_others(tmp_path):
+        python = interpreter(tmp_path)
         files = write(tmp_path, [REJECTED])
         out = tmp_path / "out"
         out.mkdir()
-        os.chown(out, _OTHER_USER, _OTHER_USER)
+        os.chown(out, OTHER_USER, OTHER_USER)
         name = own_name("both")
         argv, environment = _test_command(python, files, _ROOT, name, out)
         with standing(files, name) as mine:
@@ -224,7 +174,7 @@ def test_an_ordinary_user_runs_a_lab_while_root_runs_the_same(tmp_path: Path) ->
                 text=True,
                 timeout=_SECONDS,
                 check=False,
-                **_as_other(),
+                **as_other(),
             )
             assert [result.verdict.state for result in mine.results(REJECTED)] == ["held"]
     assert theirs.returncode == 0, theirs.stdout + theirs.stderr
@@ -238,7 +188,7 @@ def test_a_checkout_of_somebody_else_with_mode_0700_runs(tmp_path: Path) -> None
     shutil.copytree(_ROOT / "harness", checkout / "harness", ignore=shutil.ignore_patterns("__pycache__"))
     files = write(tmp_path, [REJECTED])
     for path in (checkout, *checkout.rglob("*")):
-        os.chown(path, _OTHER_USER, _OTHER_USER)
+        os.chown(path, OTHER_USER, OTHER_USER)
         path.chmod(0o700 if path.is_dir() else 0o600)
     argv, environment = _test_command(sys.executable, files, checkout, own_name("theirs"), tmp_path / "out")
     ran = subprocess.run(
