@@ -76,8 +76,8 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
     return {
         sighting.flow
         for sighting in sightings
-        if sighting.at == attempt.pod
-        and sighting.event in ("new", "opening")
+        if sighting.at in (attempt.pod, sidecar)
+        and sighting.event in ("new", "opening", "connection")
         and sighting.flow is not None
         and sighting.flow.protocol == _TCP
         and sighting.flow.src == own

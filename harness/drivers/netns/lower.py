@@ -20,6 +20,9 @@ _SYSCTLS = (
     ("net.ipv4.conf.all.send_redirects", "0"),
     ("net.ipv4.conf.default.send_redirects", "0"),
     ("net.ipv4.icmp_ratemask", "0"),  # a limited ICMP error would look like a silent drop
+    # a port used again reopens the entry of a reset connection, 10 s long by default, and no event tells of it
+    ("net.netfilter.nf_conntrack_tcp_timeout_close", "1"),
+    ("net.netfilter.nf_conntrack_timestamp", "1"),  # events say when they happened, not when they were read
     ("net.ipv4.ip_unprivileged_port_start", "0"),
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
