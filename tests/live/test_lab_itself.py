@@ -342,8 +342,10 @@ def test_what_exec_started_ends_with_it(bookinfo: NamespaceLab, host: Callable[[
     argv = [*EGRESSLAB, "exec", "--lab", bookinfo.name, "firewall", "--"]
 
     with subprocess.Popen([*argv, "sleep", "98765"], env=ENVIRONMENT) as process:
-        ready.until("the command runs", lambda: _runs(host, "sleep 98765"), seconds=10)
-        process.send_signal(signal.SIGKILL)
+        try:
+            ready.until("the command runs", lambda: _runs(host, "sleep 98765"), seconds=10)
+        finally:
+            process.kill()
     ready.until("the command is gone", lambda: not _runs(host, "sleep 98765"), seconds=5)
 
 
@@ -352,9 +354,12 @@ def test_exec_passes_sigterm_on(bookinfo: NamespaceLab, host: Callable[[str], An
     script = "trap 'kill $!; exit 9' TERM; sleep 98764 & wait"
     argv = [*EGRESSLAB, "exec", "--lab", bookinfo.name, "firewall", "--", "sh", "-c", script]
     with subprocess.Popen(argv, env=ENVIRONMENT) as process:
-        ready.until("the command runs", lambda: _runs(host, "sleep 98764"), seconds=10)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(COMMAND_SECONDS) == 9
+        try:
+            ready.until("the command runs", lambda: _runs(host, "sleep 98764"), seconds=10)
+            process.terminate()
+            assert process.wait(COMMAND_SECONDS) == 9
+        finally:
+            process.kill()
 
 
 def _runs(host: Callable[[str], Any], command: str) -> bool:
