@@ -128,8 +128,8 @@ def read_events(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[Sigh
                 facts["by"] = facts_of(event, ("policy",)).get("policy", "")
             case "tls-failed":
                 facts["by"] = CLIENT_CERTIFICATE
-            case "upstream" | "upstream-failed":
+            case "upstream" | "upstream-failed" if "peer" not in event:
                 onward = tcp(event.get("local"), event.get("remote"))
-            case "close":
+            case "upstream" | "close":
                 onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
         yield Sighting(name, "log", kind, event["time"], accepted.get(number), onward, facts)

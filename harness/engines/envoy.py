@@ -27,6 +27,7 @@ DIFFERENCES = Differences(
     ),
     limits=(
         "a client that sends nothing is never forwarded: servers that speak first (MySQL) are not reached",
+        "a name with a comma, which no SPIFFE ID has, matches no rule",
     ),
 )
 
@@ -99,8 +100,7 @@ def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield where | {"event": "tls-failed", "reason": line["tls_failure"]}
     ends = {key: line.get(key) for key in ("upstream_local", "upstream_remote", "bytes_in", "bytes_out")}
     if line.get("upstream_local"):
-        way = {"local": line["upstream_local"], "remote": line.get("upstream_remote")}
-        yield where | way | {"event": "upstream"}
+        yield where | ends | {"event": "upstream"}
     reason = line.get("upstream_failure") or line.get("details") or line.get("flags")
     yield where | ends | {"event": "close", "verdict": verdict, "reason": reason}
 

@@ -2,8 +2,8 @@
 
 HAProxy 2.6 has no fetch for alternative names, and a pattern on the certificate's bytes would also find a name that
 stands elsewhere in it. So the certificate is read field by field (identity.lua). The content rule that runs it comes
-before any server is chosen: the rejected are never dialled for. They are closed once their first bytes were read,
-for a close over unread bytes sends a RST that may overtake nothing or all of what the client should learn.
+before any server is chosen: the rejected are never dialled for. They are closed once their first bytes were read, for
+a close over unread bytes makes the kernel send a RST, and what a client then shows is a matter of luck.
 """
 
 from __future__ import annotations
@@ -108,8 +108,7 @@ def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield event | {"event": "close", "reason": reason}
         return
     if event.get("event") == "close" and event.get("verdict") == "PERMITTED":
-        way = {"local": event.get("upstream_local"), "remote": event.get("upstream_remote")}
-        yield event | way | {"event": "upstream"}
+        yield event | {"event": "upstream"}
     yield event
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from small_tenants import LAB, plan_of
 
@@ -9,6 +11,7 @@ from harness import lookup
 from harness.engine_choice import has_proxies, with_engine
 from harness.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 BLOCK = """\
 lab: l
 networks: {a: {cidr: 10.0.0.0/24}}
@@ -100,3 +103,17 @@ def test_every_engine_has_the_form_of_an_engine() -> None:
         assert callable(plug.render)
         assert callable(plug.read_log)
         assert plug.DIFFERENCES.answer
+
+
+def test_the_page_tells_what_differs() -> None:
+    """docs/engines.md has each engine's answer, translations and limits as its module declares them."""
+    page = " ".join((ROOT / "docs" / "engines.md").read_text(encoding="utf-8").split())
+    for name in lookup.names("engines"):
+        differences = lookup.find("engines", name).DIFFERENCES
+        assert f"| `{name}` | {differences.answer} |" in page
+        assert all(limit in page for limit in differences.limits)
+        for entry in differences.instead:
+            said = f"{entry.exit}, `{entry.words}`" if entry.words else f"{entry.exit}"
+            exits = " or ".join(map(str, entry.exits))
+            shown = f"{exits}, `{entry.shows}`" if entry.shows else exits
+            assert f"| `{name}` | {entry.by} | {said} | {shown} |" in page

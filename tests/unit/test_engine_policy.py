@@ -75,7 +75,7 @@ def test_a_permitted_client_is_relayed_from_its_tenants_address(bench: EngineBen
     assert (f"{flow.src}:{flow.sport}", (flow.dst, flow.dport)) == (local, proxy.address)
     assert onward.src == TENANT
     assert f"{onward.dst}:{onward.dport}" == bench.echo.address
-    assert upstream.onward == onward
+    assert (upstream.flow, upstream.onward) == (flow, onward)
     assert bench.echo.seen == {f"{onward.src}:{onward.sport}": b"hi"}
     assert (close.facts["bytes_in"], close.facts["bytes_out"]) == ("2", "2")
 

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("capture",),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
-    ("scenario_checks", "plan"),
+    ("scenario_checks", "plan", "engine_choice"),
     ("scenario",),
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
