@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from command_line import PYTEST
 from host_state import Host, first_process_of, left_of, picture, processes_of, sandboxes_of, watcher_of
 from small_lab import REJECTED, Files, own_name, write
 
@@ -81,15 +82,8 @@ class Killer:
 
     def pytest(self) -> subprocess.Popen[str]:
         """Start pytest on the scenarios."""
-        options = (
-            "-p",
-            "harness.pytest_plugin",
-            "-p",
-            "no:cacheprovider",
-            "-c",
-            str(_ROOT / "pyproject.toml"),
-        )
-        return self.command("pytest", *options, "--egresslab-name", self.name, str(self.files.scenarios))
+        options = (*PYTEST[3:], "-c", str(_ROOT / "pyproject.toml"), "--egresslab-name", self.name)
+        return self.command("pytest", *options, str(self.files.scenarios))
 
     def seconds_of(self, start: Callable[[], subprocess.Popen[str]]) -> float:
         """Return how long a command takes that nobody kills."""
