@@ -25,7 +25,7 @@ class Answer(Enum):
 
 def answer_of(hop: str, evidence: Evidence, passport: Passport) -> Answer:
     """Return the strongest answer that the hop's own taps saw going out to the flow's client side."""
-    place = passport.pod if hop == SIDECAR else hop
+    place = {SIDECAR: passport.pod, "node": passport.host}.get(hop, hop)
     answers: set[Answer] = set()
     for packet in evidence.recorded.packets:
         if not packet.outgoing or not _is_at(packet.tap, place):

@@ -30,10 +30,11 @@ class Passport:
     sightings: tuple[Sighting, ...]
     strays: tuple[Sighting, ...]
     ambiguous: tuple[str, ...]
+    host: str = ""
 
     def at(self, hop: str) -> tuple[Sighting, ...]:
-        """Return what was seen at a hop; `sidecar` is the one beside the client."""
-        place = f"{self.pod} {SIDECAR}" if hop == SIDECAR else hop
+        """Return what was seen at a hop; `sidecar` is the one beside the client, `node` the one it runs on."""
+        place = {SIDECAR: f"{self.pod} {SIDECAR}", "node": self.host}.get(hop, hop)
         return tuple(sighting for sighting in self.sightings if sighting.at == place)
 
     def hops(self) -> tuple[str, ...]:
@@ -58,7 +59,8 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
         used |= onward_used
     mine = sorted(used.values(), key=lambda sighting: sighting.time)
     strays = _strays(attempt, known, sightings, plan, bindings)
-    return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous))
+    host = plan.node(attempt.pod).host or ""
+    return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous), host)
 
 
 def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings: Bindings) -> set[FiveTuple]:
