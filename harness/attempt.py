@@ -21,6 +21,7 @@ from harness.verdict import outcome_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.plan import Plan
     from harness.running import Mark, RunningLab
     from harness.scenario import Item
 
@@ -76,7 +77,7 @@ def observe(
         after = lab.counters()
         recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
         passports = _with_accounts(span, recorded)
-        unfinished = [tuple(_unfinished(passport)) for passport in passports]
+        unfinished = [tuple(_unfinished(passport, lab.plan)) for passport in passports]
         # settling may have looked before anything of the flow was read; a machine that stalls loses no frame
         if not (any(unfinished) or blind) or recorded.ended or time.monotonic() >= deadline:
             break
@@ -91,7 +92,7 @@ def _settle(span: _Span, deadline: float) -> None:
     while True:
         now = span.lab.mark()
         recorded = digest(span.lab.collect(span.mark, ("lines", "conntrack")), span.lab.plan, {}, {}, ())
-        waiting = any(any(_unfinished(passport)) for passport in span.joined(recorded))
+        waiting = any(any(_unfinished(passport, span.lab.plan)) for passport in span.joined(recorded))
         left = deadline - time.monotonic()
         if not waiting or recorded.ended or left <= 0:
             return
@@ -146,20 +147,37 @@ def probe_of(item: Item) -> Probe:
     )
 
 
-def _unfinished(passport: Passport) -> Iterator[tuple[str, str]]:
-    """Yield (hop, what is still missing) for the flow's connections at programs that log their end."""
+def _unfinished(passport: Passport, plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield (hop, what is still missing) for the flow's connections at programs that log their end.
+
+    Not every proxy logs a connection before its end: one that arrived at a listener and is in no line is missing.
+    """
     states: dict[tuple[str, str], set[str]] = {}
     sidecar = f"{passport.pod} {SIDECAR}"
-    logged = {sighting.flow for sighting in passport.at(SIDECAR)}
+    logged = {(sighting.at, sighting.flow) for sighting in passport.sightings if sighting.witness == "log"}
+    listening = set(_listening(plan))
+    silent: set[str] = set()
     for sighting in passport.sightings:
         number = sighting.facts.get("conn") or sighting.facts.get("connection")
         if sighting.witness == "log" and number is not None:
             states.setdefault((sighting.at, number), set()).add(sighting.event)
         redirected = sighting.facts.get("translated", "").endswith(":15001")
-        if sighting.at == passport.pod and redirected and sighting.flow not in logged:
+        if sighting.at == passport.pod and redirected and (sidecar, sighting.flow) not in logged:
             yield sidecar, "its log of the connection"
+        arrived = f"{sighting.flow.dst}:{sighting.flow.dport}" if sighting.flow else ""
+        if sighting.event == "opening" and (sighting.at, arrived) in listening:
+            silent |= {sighting.at} - {at for at, flow in logged if flow == sighting.flow}
+    for hop in silent:
+        yield hop, "its log of the connection"
     for (hop, number), events in states.items():
         if "close" not in events:
             yield hop, f"its log of the end of connection {number}"
     for stray in passport.strays:
         yield stray.at, "a record of whom this connection was for"
+
+
+def _listening(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield (node, ip:port) of every proxy's listener."""
+    for node in plan.of_kind("egress-proxy"):
+        for server in getattr(node.spec, "virtual_servers", {}).values():
+            yield node.name, server.listen
