@@ -199,3 +199,17 @@ def test_a_checkout_of_somebody_else_with_mode_0700_runs(tmp_path: Path) -> None
         argv, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_commands_that_are_not_there_harm_no_other(lab: Standing) -> None:
+    """A command that cannot be started is 127, a hundred times, and the exit statuses of others still arrive.
+
+    posix_spawn takes the process of a failed start back itself, beside the one reaper that there is.
+    """
+    client = Client(lab.lab.name, owner_id())
+    for number in range(100):
+        missing = client.call("exec", node=POD, argv=["no-such-command"])
+        assert (missing["child"], missing["code"]) == (None, 127)
+        started = client.call("exec", node=POD, argv=["sh", "-c", f"exit {number}"])["child"]
+        assert client.call("wait", child=started, seconds=_SECONDS)["code"] == number
+    client.close()

@@ -165,8 +165,11 @@ class Children:
             if found is None:
                 continue
             with self._lock:
+                try:
+                    _, status = os.waitpid(found.si_pid, 0)
+                except ChildProcessError:
+                    continue  # a program that could not be started: posix_spawn has taken its process back
                 child = self._table.pop(found.si_pid, None)
-                _, status = os.waitpid(found.si_pid, 0)
                 if child is not None:
                     child.ended = time.time_ns()
                     child.code = os.waitstatus_to_exitcode(status)
