@@ -1,15 +1,18 @@
-"""Envoy as egress proxy: mutual TLS, RBAC over the certificate's URI names, then a TCP proxy.
+"""Envoy as egress proxy: mutual TLS, the decision when the handshake is done, then a TCP proxy.
 
-RBAC decides on the first bytes after the handshake, and only then does the TCP proxy dial (ON_DOWNSTREAM_DATA): left
-to itself it dials at accept, and the next hop sees the rejected. What RBAC compares is the list of all URI names,
-joined with commas, as one text: a certificate with two of them matches no rule, while RBAC's own `authenticated`
-principal would take either. A comma is in no SPIFFE ID (SPIFFE-ID section 2.2).
+Envoy's RBAC filter would decide on a client's first bytes: too late for servers that speak first. So the handshake's
+end sets the connection's filter state by rules in CEL: who the client is, the rule that decides, and the cluster for
+it. The TCP proxy after it has chosen its cluster before; it hands the connection to an internal listener, whose TCP
+proxy takes the cluster from that state. RBAC would also take any of several URI names; here the list of all has to be
+as long as the first.
+
+Who is not permitted gets to another internal listener, which opens nothing: it closes on the first bytes or after a
+second, since a close over unread bytes makes the kernel send a RST, and what a client then shows is a matter of luck.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,53 +22,72 @@ from harness.proxy import Differences, Instead, Proxy, Rule, VirtualServer, file
 from harness.sightings import json_lines
 
 DIFFERENCES = Differences(
-    answer="FIN, once its first bytes are read",
+    answer="FIN, once its first bytes are read (or after 1 s)",
     instead=(
         Instead("policy", 56, "Recv failure: Connection reset by peer", (56,), "Proxy CONNECT aborted"),
         # it closes over unread bytes: the RST meets the client before or after it has sent its request
         Instead("client-certificate", 56, "", (55, 56), ""),
     ),
-    limits=(
-        "a client that sends nothing is never forwarded: servers that speak first (MySQL) are not reached",
-        "a name with a comma, which no SPIFFE ID has, matches no rule",
-    ),
 )
 
-_TYPE = "type.googleapis.com/"
-_EXTENSION = _TYPE + "envoy.extensions."
-_RBAC = "envoy.filters.network.rbac"
+_EXTENSION = "type.googleapis.com/envoy.extensions."
+_CLIENT = "client."
+"""What the keys of a connection's filter state begin with that tell the inner listener of it."""
+_CLUSTER = "envoy.tcp_proxy.cluster"
+"""The key from which a TCP proxy takes its cluster."""
+_FIRST = "connection.uri_san_peer_certificate"
+"""CEL's name of the first URI name."""
 _PERMIT, _REJECT = "permit", "reject"
-_BUFFERED = 65536
-"""Bytes of a client that are kept until RBAC has decided and the next hop is connected."""
+_NOBODY = "-rejected"
+"""The cluster and internal listener of those who are not permitted; no virtual server's name begins so."""
 
-_LOG = {
-    "type": "%ACCESS_LOG_TYPE%",
-    "conn": "%CONNECTION_ID%",
-    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
-    "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "upstream_local": "%UPSTREAM_LOCAL_ADDRESS%",
-    "upstream_remote": "%UPSTREAM_REMOTE_ADDRESS%",
-    "names": "%DOWNSTREAM_PEER_URI_SAN%",
-    "decided": f"%DYNAMIC_METADATA({_RBAC}:shadow_engine_result)%",
-    "rule": f"%DYNAMIC_METADATA({_RBAC}:shadow_effective_policy_id)%",
+_ENDS = {
     "details": "%CONNECTION_TERMINATION_DETAILS%",
-    "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
-    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     "flags": "%RESPONSE_FLAGS%",
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",
 }
+_OUTER = {
+    "type": "%ACCESS_LOG_TYPE%",
+    "conn": "%CONNECTION_ID%",
+    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "decided": f"%FILTER_STATE({_CLIENT}decision:PLAIN)%",
+    "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    **_ENDS,
+}
+_TOLD = ("conn", "peer", "local", "names", "decision")
+_INNER = {
+    "type": "inner %ACCESS_LOG_TYPE%",
+    **{key: f"%FILTER_STATE({_CLIENT}{key}:PLAIN)%" for key in _TOLD},
+    "upstream_local": "%UPSTREAM_LOCAL_ADDRESS%",
+    "upstream_remote": "%UPSTREAM_REMOTE_ADDRESS%",
+    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    **_ENDS,
+}
 
 
 def render(proxy: Proxy) -> Runtime:
-    """Return Envoy with a listener and a cluster for each virtual server."""
+    """Return Envoy with an outer and an inner listener for each virtual server."""
+    servers = proxy.virtual_servers
     config = {
         "node": {"id": proxy.name, "cluster": proxy.name},
         "admin": {"address": {"pipe": {"path": f"{proxy.folder}/admin.sock", "mode": 0o600}}},
         "static_resources": {
-            "listeners": [_listener(server, proxy.folder) for server in proxy.virtual_servers],
-            "clusters": [_cluster(server) for server in proxy.virtual_servers],
+            "listeners": [
+                *(_outer_listener(server, proxy.folder) for server in servers),
+                *(_inner_listener(server) for server in servers),
+                _dead_end_listener(),
+            ],
+            "clusters": [
+                *(_to_inner(server) for server in servers),
+                *(_to_next(server) for server in servers),
+                _to_internal(_NOBODY),
+            ],
         },
+        "bootstrap_extensions": [
+            _plug("envoy.bootstrap.internal_listener", "bootstrap.internal_listener.v3.InternalListener")
+        ],
     }
     argv = (
         *("envoy", "-c", f"{proxy.folder}/envoy.json", "--disable-hot-restart", "--concurrency", "1"),
@@ -84,147 +106,188 @@ def read_log(name: str, program: str, lines: Sequence[tuple[int, str]]) -> Itera
 
 
 def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what a line says: the outer listener's of who came, the inner one's of who was decided about."""
     where = {key: line.get(key) for key in ("time", "conn", "peer", "local", "virtual_server")}
-    if line.get("type") == "TcpConnectionStart":
-        yield where | {"event": "accept"}
-        return
-    if line.get("type") != "TcpConnectionEnd":
-        return
-    names, decided = str(line.get("names") or ""), line.get("decided")
-    verdict = {"allowed": "PERMITTED", "denied": "REJECTED"}.get(str(decided))
-    if verdict:
-        one = {"identity": names} if "," not in names else {}
-        policy = {"policy": line.get("policy"), "rule": line.get("rule")}
-        yield where | policy | one | {"event": "decision", "verdict": verdict}
-    elif line.get("tls_failure"):
-        yield where | {"event": "tls-failed", "reason": line["tls_failure"]}
     ends = {key: line.get(key) for key in ("upstream_local", "upstream_remote", "bytes_in", "bytes_out")}
-    if line.get("upstream_local"):
-        yield where | ends | {"event": "upstream"}
     reason = line.get("upstream_failure") or line.get("details") or line.get("flags")
-    yield where | ends | {"event": "close", "verdict": verdict, "reason": reason}
+    word, _, rule = str(line.get("decision") or "").partition(" ")
+    verdict = {_PERMIT: "PERMITTED", _REJECT: "REJECTED"}.get(word)
+    match line.get("type"):
+        case "TcpConnectionStart":
+            yield where | {"event": "accept"}
+        case "TcpConnectionEnd" if not line.get("decided"):
+            # the handshake's end decides, so that what is undecided never had one
+            reason = line.get("tls_failure") or "ended before the handshake was done"
+            yield where | {"event": "tls-failed", "reason": reason}
+            yield where | ends | {"event": "close", "reason": reason}
+        case "inner TcpConnectionEnd" if verdict:
+            names = str(line.get("names") or "")
+            one = {"identity": names} if "," not in names else {}
+            decision = {"event": "decision", "policy": line.get("policy"), "rule": rule, "verdict": verdict}
+            yield where | one | decision
+            if verdict == "REJECTED":
+                ends |= {"upstream_local": None, "upstream_remote": None}
+            elif line.get("upstream_local"):
+                yield where | ends | {"event": "upstream"}
+            yield where | ends | {"event": "close", "verdict": verdict, "reason": reason}
 
 
-def _listener(server: VirtualServer, folder: str) -> dict[str, object]:
+def _plug(name: str, kind: str, **fields: object) -> dict[str, object]:
+    """Return a part of Envoy's configuration that is one of its extensions."""
+    return {"name": name, "typed_config": {"@type": _EXTENSION + kind, **fields}}
+
+
+def _outer_listener(server: VirtualServer, folder: str) -> dict[str, object]:
     address, _, port = server.listen.rpartition(":")
-    tls = {
-        "@type": _EXTENSION + "transport_sockets.tls.v3.DownstreamTlsContext",
-        "require_client_certificate": server.client_certificate_required,
-        # a resumed session brings the identity of another connection
-        "disable_stateless_session_resumption": True,
-        "disable_stateful_session_resumption": True,
-        "common_tls_context": {
-            "tls_params": {
-                "tls_minimum_protocol_version": "TLSv1_2",
-                "tls_maximum_protocol_version": "TLSv1_3",
-            },
-            "tls_certificates": [
-                {
-                    "certificate_chain": {"filename": f"{folder}/{server.name}.pem"},
-                    "private_key": {"filename": f"{folder}/{server.name}.key"},
-                }
-            ],
-            "validation_context": {"trusted_ca": {"filename": f"{folder}/trust.pem"}},
+    common = {
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_2",
+            "tls_maximum_protocol_version": "TLSv1_3",
         },
+        "tls_certificates": [
+            {
+                "certificate_chain": {"filename": f"{folder}/{server.name}.pem"},
+                "private_key": {"filename": f"{folder}/{server.name}.key"},
+            }
+        ],
+        "validation_context": {"trusted_ca": {"filename": f"{folder}/trust.pem"}},
+    }
+    tls = _plug(
+        "tls",
+        "transport_sockets.tls.v3.DownstreamTlsContext",
+        require_client_certificate=server.client_certificate_required,
+        # a resumed session brings the identity of another connection
+        disable_stateless_session_resumption=True,
+        disable_stateful_session_resumption=True,
+        common_tls_context=common,
+    )
+    chain = {
+        "filters": [_decide(server), _tcp_proxy(server, _OUTER, _inner_name(server))],
+        "transport_socket": tls,
     }
     return {
         "name": server.name,
         "address": {"socket_address": {"address": address, "port_value": int(port)}},
-        "filter_chains": [
-            {
-                "filters": [_rbac(server), _tcp_proxy(server)],
-                "transport_socket": {"name": "tls", "typed_config": tls},
-            }
-        ],
+        "filter_chains": [chain],
     }
 
 
-def _rbac(server: VirtualServer) -> dict[str, object]:
-    """Return the policy twice: as what is enforced, and as what the log says was decided, and by which rule."""
-    matcher = _matcher(server.rules)
-    return {
-        "name": _RBAC,
-        "typed_config": {
-            "@type": _EXTENSION + "filters.network.rbac.v3.RBAC",
-            "stat_prefix": server.name,
-            "matcher": matcher,
-            "shadow_matcher": matcher,
-        },
+def _decide(server: VirtualServer) -> dict[str, object]:
+    """Return the filter that sets a connection's filter state when its handshake is done, in this order."""
+    words = [f"{_PERMIT if rule.permit else _REJECT} {index}" for index, rule in enumerate(server.rules)]
+    ways = [_next_name(server) if rule.permit else _NOBODY for rule in server.rules]
+    values = {
+        _CLIENT + "conn": "%CONNECTION_ID%",
+        _CLIENT + "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        _CLIENT + "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        _CLIENT + "names": "%DOWNSTREAM_PEER_URI_SAN%",
+        _CLIENT + "decision": f"%CEL({_first_match(server.rules, words, f'{_REJECT} no match')})%",
+        _CLUSTER: f"%CEL({_first_match(server.rules, ways, _NOBODY)})%",
     }
-
-
-def _matcher(rules: Sequence[Rule]) -> dict[str, object]:
-    """Return the rules in order; where none matches, RBAC denies."""
-    matchers = [
+    state = [
         {
-            "predicate": {
-                "single_predicate": {
-                    "input": {
-                        "name": "names",
-                        "typed_config": {"@type": _EXTENSION + "matching.common_inputs.ssl.v3.UriSanInput"},
-                    },
-                    "value_match": _value(rule),
-                }
-            },
-            "on_match": _action(f"{index}", _PERMIT if rule.permit else _REJECT),
+            "object_key": key,
+            "factory_key": key if key == _CLUSTER else "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": value}},
+            "shared_with_upstream": "ONCE",
         }
-        for index, rule in enumerate(rules)
+        for key, value in values.items()
     ]
-    otherwise: dict[str, object] = {"on_no_match": _action("no match", _REJECT)}
-    return {"matcher_list": {"matchers": matchers}} | otherwise if matchers else otherwise
+    return _plug("decide", "filters.network.set_filter_state.v3.Config", on_downstream_tls_handshake=state)
 
 
-def _value(rule: Rule) -> dict[str, object]:
-    if rule.spiffe_id is not None:
-        return {"exact": rule.spiffe_id}
-    # [^,]: one name only; the prefix itself is quoted, so that its dots are dots
-    return {"safe_regex": {"google_re2": {}, "regex": f"{re.escape(rule.spiffe_prefix or '')}[^,]*"}}
+def _first_match(rules: Sequence[Rule], values: Sequence[str], otherwise: str) -> str:
+    """Return a CEL expression for the value of the first rule that matches a certificate's one name."""
+    expression = _text(otherwise)
+    for rule, value in reversed(list(zip(rules, values, strict=True))):
+        matches = f"{_FIRST} == {_text(rule.spiffe_id or '')}"
+        if rule.spiffe_id is None:
+            matches = f"{_FIRST}.startsWith({_text(rule.spiffe_prefix or '')})"
+        expression = f"({matches}) ? {_text(value)} : ({expression})"
+    # the list of all names, joined, is as long as the first where there is no other
+    only = f"has({_FIRST}) && size(filter_state['{_CLIENT}names']) == size({_FIRST})"
+    return f"({only}) ? ({expression}) : {_text(otherwise)}"
 
 
-def _action(name: str, word: str) -> dict[str, object]:
-    action: dict[str, object] = {"@type": _TYPE + "envoy.config.rbac.v3.Action", "name": name}
-    if word == _REJECT:
-        action["action"] = "DENY"
-    return {"action": {"name": "decide", "typed_config": action}}
+def _text(value: str) -> str:
+    """Return a CEL string: what is not plain is escaped, so that no parser before CEL's takes it."""
+    plain = "-./: "
+    escaped = (c if (c.isascii() and c.isalnum()) or c in plain else f"\\U{ord(c):08x}" for c in value)
+    return "'" + "".join(escaped) + "'"
 
 
-def _tcp_proxy(server: VirtualServer) -> dict[str, object]:
-    log = {
-        "name": "stdout",
-        "typed_config": {
-            "@type": _EXTENSION + "access_loggers.stream.v3.StdoutAccessLog",
-            "log_format": {
-                "json_format": _LOG | {"virtual_server": server.name, "policy": server.policy},
-            },
-        },
-    }
-    return {
-        "name": "tcp_proxy",
-        "typed_config": {
-            "@type": _EXTENSION + "filters.network.tcp_proxy.v3.TcpProxy",
-            "stat_prefix": server.name,
-            "cluster": server.name,
-            "upstream_connect_mode": "ON_DOWNSTREAM_DATA",
-            "max_early_data_bytes": _BUFFERED,
-            "access_log": [log],
-            # the end is logged in any case; the beginning tells that an end is to come
-            "access_log_options": {"flush_access_log_on_start": True},
-        },
-    }
+def _inner_listener(server: VirtualServer) -> dict[str, object]:
+    filters = [_tcp_proxy(server, _INNER, _NOBODY)]
+    return {"name": _inner_name(server), "internal_listener": {}, "filter_chains": [{"filters": filters}]}
 
 
-def _cluster(server: VirtualServer) -> dict[str, object]:
+def _tcp_proxy(server: VirtualServer, log: Mapping[str, str], cluster: str) -> dict[str, object]:
+    outer = log is _OUTER
+    fields = {**log, "virtual_server": server.name, "policy": server.policy}
+    stdout = _plug("stdout", "access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": fields})
+    waiting = {"upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE", "max_early_data_bytes": 0}
+    return _plug(
+        "tcp_proxy",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=cluster,
+        cluster=cluster,
+        access_log=[stdout],
+        # the end is logged in any case; the beginning tells that an end is to come
+        access_log_options={"flush_access_log_on_start": outer},
+        **(waiting if outer else {}),
+    )
+
+
+def _dead_end_listener() -> dict[str, object]:
+    """Return a listener that denies whatever comes, at its first bytes, and opens nothing for it."""
+    policy: dict[str, object] = {"action": "ALLOW", "policies": {}}
+    deny = _plug("deny", "filters.network.rbac.v3.RBAC", stat_prefix=_NOBODY, rules=policy)
+    wait = _plug(
+        "wait",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=_NOBODY,
+        cluster="none",
+        upstream_connect_mode="ON_DOWNSTREAM_DATA",
+        max_early_data_bytes=1,
+        max_downstream_connection_duration="1s",
+    )
+    return {"name": _NOBODY, "internal_listener": {}, "filter_chains": [{"filters": [deny, wait]}]}
+
+
+def _inner_name(server: VirtualServer) -> str:
+    return f"-inner {server.name}"
+
+
+def _next_name(server: VirtualServer) -> str:
+    return f"-next {server.name}"
+
+
+def _to_next(server: VirtualServer) -> dict[str, object]:
     address, _, port = server.forward_to.rpartition(":")
-    endpoint = {"address": {"socket_address": {"address": address, "port_value": int(port)}}}
-    cluster: dict[str, object] = {
-        "name": server.name,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": server.name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
-        },
-    }
+    cluster = _static(_next_name(server), {"socket_address": {"address": address, "port_value": int(port)}})
     if server.bind is not None:
         cluster["upstream_bind_config"] = {"source_address": {"address": server.bind, "port_value": 0}}
     return cluster
+
+
+def _to_inner(server: VirtualServer) -> dict[str, object]:
+    """Return a cluster that hands a connection's filter state on with it."""
+    raw = _plug("raw", "transport_sockets.raw_buffer.v3.RawBuffer")
+    kind = "transport_sockets.internal_upstream.v3.InternalUpstreamTransport"
+    return _to_internal(_inner_name(server)) | {
+        "transport_socket": _plug("inner", kind, transport_socket=raw)
+    }
+
+
+def _to_internal(listener: str) -> dict[str, object]:
+    return _static(listener, {"envoy_internal_address": {"server_listener_name": listener}})
+
+
+def _static(name: str, address: dict[str, object]) -> dict[str, object]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+    }

@@ -14,45 +14,49 @@ from harness import lookup
 from harness.evidence import Sighting
 from harness.programs.fivetuple import TCP, FiveTuple
 
-ENVOY_END = {
+ENVOY_CAME = {
     "type": "TcpConnectionEnd",
     "conn": 1,
     "virtual_server": "bookinfo-proxy",
     "policy": "bookinfo-only",
     "peer": "172.19.0.2:50728",
     "local": "10.4.0.201:3128",
-    "upstream_local": "100.64.0.1:60620",
-    "upstream_remote": "198.51.100.3:8888",
-    "names": "spiffe://cluster.local/ns/bookinfo/sa/default",
-    "decided": "allowed",
-    "rule": "0",
-    "details": None,
+    "decided": "permit 0",
     "tls_failure": None,
-    "upstream_failure": None,
+    "details": None,
     "flags": "-",
     "bytes_in": 830,
     "bytes_out": 2084,
 }
-NOWHERE = {"upstream_local": None, "upstream_remote": None}
-ENVOY_DENIED = (
-    ENVOY_END
-    | NOWHERE
-    | {
-        "conn": 2,
-        "names": "spiffe://cluster.local/ns/sm-apigw-a/sa/default",
-        "decided": "denied",
-        "details": "rbac_access_denied_matched_policy[no_match]",
-    }
-)
-ENVOY_FOREIGN = (
-    ENVOY_END
-    | NOWHERE
-    | {
-        "conn": 3,
-        "decided": None,
-        "tls_failure": "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end",
-    }
-)
+ENVOY_SERVED = {
+    "type": "inner TcpConnectionEnd",
+    "conn": "1",
+    "virtual_server": "bookinfo-proxy",
+    "policy": "bookinfo-only",
+    "peer": "172.19.0.2:50728",
+    "local": "10.4.0.201:3128",
+    "names": "spiffe://cluster.local/ns/bookinfo/sa/default",
+    "decision": "permit 0",
+    "upstream_local": "100.64.0.1:60620",
+    "upstream_remote": "198.51.100.3:8888",
+    "upstream_failure": None,
+    "details": None,
+    "flags": "-",
+    "bytes_in": 830,
+    "bytes_out": 2084,
+}
+ENVOY_DENIED = ENVOY_SERVED | {
+    "conn": "2",
+    "names": "spiffe://cluster.local/ns/sm-apigw-a/sa/default",
+    "decision": "reject no match",
+    "upstream_local": "envoy://internal_client_address/",
+    "upstream_remote": "envoy://-rejected/",
+}
+ENVOY_FOREIGN = ENVOY_CAME | {
+    "conn": 3,
+    "decided": None,
+    "tls_failure": "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end",
+}
 HAPROXY_DECISION = (
     '{"event":"decision","conn":"1795275557.0","virtual_server":"bookinfo-proxy","peer":"172.19.0.4:45704",'
     '"local":"10.4.0.201:3128","policy":"bookinfo-only","rule":"no\\u0020match","verdict":"REJECTED",'
@@ -85,26 +89,26 @@ def read(engine: str, *lines: str | dict[str, Any]) -> list[Sighting]:
     return list(plug.read_log("bigip", "egress-proxy", list(enumerate(texts, start=1))))
 
 
-def test_envoys_one_line_tells_all() -> None:
+def test_envoys_inner_line_tells_all() -> None:
     """Envoy writes at a connection's end: decision, way onward and end come of that line, at both 5-tuples."""
-    found = read("envoy", ENVOY_END)
+    found = read("envoy", ENVOY_SERVED)
     assert [sighting.event for sighting in found] == ["decision", "upstream", "close"]
     assert {sighting.flow for sighting in found} == {SERVED}
     assert [sighting.onward for sighting in found] == [None, ONWARD, ONWARD]
     assert found[0].facts["verdict"] == "PERMITTED"
     assert found[0].facts["by"] == "bookinfo-only"
-    assert found[0].facts["identity"] == ENVOY_END["names"]
+    assert found[0].facts["identity"] == ENVOY_SERVED["names"]
     assert {sighting.facts["conn"] for sighting in found} == {"1"}
 
 
 def test_envoys_connection_that_began_is_not_over() -> None:
-    """The line at accept is a connection whose end is still to come."""
-    (found,) = read("envoy", ENVOY_END | {"type": "TcpConnectionStart", "names": None, "decided": None})
-    assert (found.event, found.flow) == ("accept", SERVED)
+    """The line at accept is a connection whose end is still to come; the outer end says no more than the inner."""
+    (found,) = read("envoy", ENVOY_CAME | {"type": "TcpConnectionStart", "decided": None}, ENVOY_CAME)
+    assert (found.event, found.flow, found.facts["conn"]) == ("accept", SERVED, "1")
 
 
 def test_envoy_rejects() -> None:
-    """A denied connection has the identity that was denied, and no way onward."""
+    """A denied connection has the identity that was denied, and no way onward: what stays within Envoy is none."""
     decision, close = read("envoy", ENVOY_DENIED)
     assert (decision.facts["verdict"], decision.facts["identity"]) == ("REJECTED", ENVOY_DENIED["names"])
     assert close.event == "close"
@@ -112,10 +116,19 @@ def test_envoy_rejects() -> None:
 
 
 def test_envoys_unverified_name_is_no_identity() -> None:
-    """Envoy logs the name on a certificate that it refused; nobody has verified it, so it is nobody's identity."""
+    """A handshake that failed is refused by the certificate check, and nobody's identity is told."""
     failed, close = read("envoy", ENVOY_FOREIGN)
     assert (failed.event, failed.facts["by"]) == ("tls-failed", "client-certificate")
+    assert "CERTIFICATE_VERIFY_FAILED" in failed.facts["reason"]
     assert not any("identity" in sighting.facts for sighting in (failed, close))
+
+
+def test_who_leaves_envoy_before_the_handshake_is_done_was_not_let_in() -> None:
+    """Undecided at its end means that the handshake never came to its own."""
+    failed, close = read("envoy", ENVOY_FOREIGN | {"tls_failure": None})
+    assert failed.event == "tls-failed"
+    assert failed.facts["reason"] == "ended before the handshake was done"
+    assert close.event == "close"
 
 
 def test_envoys_two_names_are_none() -> None:
@@ -154,13 +167,13 @@ def test_nothing_is_read_of_an_external_proxy() -> None:
 
 
 GOOD: dict[str, list[str | dict[str, Any]]] = {
-    "envoy": [ENVOY_END, ENVOY_DENIED, ENVOY_FOREIGN],
+    "envoy": [ENVOY_CAME, ENVOY_SERVED, ENVOY_DENIED, ENVOY_FOREIGN],
     "haproxy": [HAPROXY_DECISION, HAPROXY_REJECTED, HAPROXY_SERVED, HAPROXY_FAILED],
 }
 ENVOYS_KEYS = st.sampled_from(
-    ["type", "names", "decided", "rule", "tls_failure", "details", "otherwise", "verdict"]
+    ["type", "names", "decided", "decision", "rule", "tls_failure", "details", "otherwise", "verdict"]
 )
-TYPES = st.sampled_from(["TcpConnectionStart", "TcpConnectionEnd"])
+TYPES = st.sampled_from(["TcpConnectionStart", "TcpConnectionEnd", "inner TcpConnectionEnd"])
 
 
 @pytest.mark.parametrize("engine", GOOD)

@@ -215,9 +215,9 @@ def test_an_upstream_that_is_not_there(bench: EngineBench) -> None:
     assert decision.facts["verdict"] == close.facts["verdict"] == "PERMITTED"
 
 
-@pytest.mark.parametrize("engine", ["builtin", "haproxy"])
+@pytest.mark.parametrize("engine", LOCAL)
 def test_a_server_may_speak_first(engine: str, tmp_path: Path) -> None:
-    """These engines decide when the handshake is done: a client that waits for a greeting gets it."""
+    """Engines decide when the handshake is done: a client that waits for a greeting gets it."""
     bench = EngineBench(tmp_path, engine)
     with (
         TcpListener(lambda sock: sock.sendall(b"220 ready\r\n")) as server,
