@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING
 
 from harness import scenario_checks, shipped, source
 from harness.errors import InputError, Problem
-from harness.lab import MOST_COMPLAINTS, load_lab
-from harness.scenario_checks import Words, matches, words_of
-from harness.scenario_model import (
+from harness.expect_model import (
     Allowed,
     Client,
-    Defaults,
     Denied,
     Expect,
     Identity,
-    Item,
-    Matrix,
     Outcome,
     Packets,
+    Source,
+)
+from harness.lab import MOST_COMPLAINTS, load_lab
+from harness.scenario_checks import Words, matches, words_of
+from harness.scenario_model import (
+    Defaults,
+    Item,
+    Matrix,
     Scenario,
     ScenarioFile,
-    Source,
     Step,
 )
 from harness.validation import Examined, examine

@@ -15,9 +15,10 @@ from harness.lookup import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from harness.expect_model import Allowed, Denied, Outcome, Packets
     from harness.lab import Lab
     from harness.lab_checks import Found
-    from harness.scenario_model import Allowed, Denied, Outcome, Packets, Scenario
+    from harness.scenario_model import Scenario
 
 ANY = "any"
 SIDECAR = "sidecar"

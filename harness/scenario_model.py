@@ -5,18 +5,18 @@ Checks against the lab and between scenarios are in harness/scenario_checks.py.
 
 from __future__ import annotations
 
-import re
 import shlex
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from harness.lab_model import Entry, Form, Line, Lines, SpiffeId, listed, shown
+from harness.expect_model import Expect
+from harness.lab_model import Entry
+from harness.lab_words import Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
-OUTCOMES = ("allowed", "rejected", "dropped")
 STEPS = ("delete", "create", "kill", "stop", "restart", "break_")
 _PROGRAM_STEPS = ("kill", "stop", "restart")
 _BELONGS = {
@@ -92,13 +92,6 @@ def _label(value: str) -> str:
     return value
 
 
-def _count(value: Any) -> Any:
-    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if number or (isinstance(value, str) and re.fullmatch(r"(>=|<=|>|<) [0-9]{1,9}", value)):
-        return value
-    raise ValueError(f"{shown(value)} is not a count such as 3 or '>= 3'")
-
-
 Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Command = Annotated[str, AfterValidator(_command)]
@@ -113,114 +106,11 @@ Marker = Annotated[
     Form(r"^[a-z][a-z0-9_-]*$", "a label (lower-case letters, digits, '_' and '-', a letter first)", 63),
     AfterValidator(_label),
 ]
-FieldName = Annotated[str, Form(r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+$", "a packet's field such as IP.ttl")]
-LayerName = Annotated[str, Form(r"^[A-Za-z0-9_]+$", "a packet's layer such as TCP")]
-Layers = Annotated[
-    tuple[LayerName, ...], BeforeValidator(listed, json_schema_input_type=LayerName | list[LayerName])
-]
-Count = Annotated[
-    int | str,
-    BeforeValidator(_count),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": "^(>=|<=|>|<) [0-9]{1,9}$"},
-            ]
-        }
-    ),
-]
-Texts = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(listed, json_schema_input_type=Url | list[Url])]
 Throughs = Annotated[
     tuple[Through, ...], BeforeValidator(listed, json_schema_input_type=Through | list[Through])
 ]
 Markers = Annotated[tuple[Marker, ...], BeforeValidator(listed, json_schema_input_type=Marker | list[Marker])]
-
-
-class Client(Entry):
-    """What the client saw: its exit status, and words in what it printed (either stream)."""
-
-    exit: Annotated[int, Field(ge=0, le=255, strict=True)] | None = None
-    shows: Texts = ()
-
-
-class Identity(Entry):
-    """The peer identity (a SPIFFE ID) that a hop verified."""
-
-    at: Line
-    is_: SpiffeId = Field(alias="is")
-
-
-class Source(Entry):
-    """The client address that a hop saw: `snat/<pool>`, `node`, `pod`, or the name of an outside node.
-
-    Without `at`, a denial's own hop is meant.
-    """
-
-    at: Line | None = None
-    is_: Line = Field(alias="is")
-
-
-class Packets(Entry):
-    """Packets of this flow at a tap (`<node>.<network>` or `<namespace>/<pod>.eth0`).
-
-    `where` is a BPF filter; `count` a number, or a bound such as `>= 3`; `layers` and `fields` are scapy's.
-    """
-
-    at: Line
-    where: Line | None = None
-    count: Count | None = None
-    layers: Layers = ()
-    fields: dict[FieldName, Any] = Field(default_factory=dict)
-    are: Literal["encrypted", "plain"] | None = None
-
-
-class Outcome(Entry):
-    """What may stand under each of the three outcomes."""
-
-    client: Client | None = None
-    identity: Identity | None = None
-    source: Source | None = None
-    packets: tuple[Packets, ...] = ()
-
-
-class Allowed(Outcome):
-    """The flow reached its destination, through these hops in this order."""
-
-    path: Lines = ()
-
-
-class Denied(Outcome):
-    """A hop said no: which one (`any` if it does not matter), by what rule, and who behind it saw nothing."""
-
-    at: Line
-    by: Line | None = None
-    unseen_by: Lines = ()
-
-
-class Expect(Entry):
-    """Exactly one outcome: `allowed`; `rejected` (the hop answered); `dropped` (the hop kept silent)."""
-
-    allowed: Allowed | None = None
-    rejected: Denied | None = None
-    dropped: Denied | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_is_not_written(cls, data: Any) -> Any:
-        """Keep an outcome with nothing after it: `allowed:` says all that must be said."""
-        if not isinstance(data, dict):
-            return {} if data is None else data
-        return {key: {} if value is None and key in OUTCOMES else value for key, value in data.items()}
-
-    @model_validator(mode="after")
-    def _one_outcome(self) -> Self:
-        found = [word for word in OUTCOMES if getattr(self, word) is not None]
-        if len(found) != 1:
-            words = " and ".join(found) or "none"
-            raise ValueError(f"say exactly one of allowed, rejected and dropped; found {words}")
-        return self
 
 
 class Matrix(Entry):

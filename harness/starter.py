@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness import scalars, shipped
 from harness.errors import InputError
-from harness.lab_model import Name
+from harness.lab_words import Name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, get_a
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import InputError, Problem
-from harness.lab_model import Lab, Outside, outside_kinds, shown
+from harness.lab_model import Lab, Outside, outside_kinds
+from harness.lab_words import shown
 from harness.lookup import nearest
 
 if TYPE_CHECKING:

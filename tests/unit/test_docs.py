@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import harness
-from harness import lab_model, scenario_model, schema, source
+from harness import expect_model, lab_model, scenario_model, schema, source
 from harness.lab import parse_lab
 from harness.lab_model import Entry
 from harness.nodes import database, echo, egress_proxy, firewall, forward_proxy, website
@@ -52,13 +52,13 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "each scenario": scenario_model.Scenario,
     "given, each step": scenario_model.Step,
     "matrix": scenario_model.Matrix,
-    "expect": scenario_model.Expect,
-    "expect.allowed": scenario_model.Allowed,
-    "expect.rejected and expect.dropped": scenario_model.Denied,
-    "client": scenario_model.Client,
-    "identity": scenario_model.Identity,
-    "source": scenario_model.Source,
-    "packets, each entry": scenario_model.Packets,
+    "expect": expect_model.Expect,
+    "expect.allowed": expect_model.Allowed,
+    "expect.rejected and expect.dropped": expect_model.Denied,
+    "client": expect_model.Client,
+    "identity": expect_model.Identity,
+    "source": expect_model.Source,
+    "packets, each entry": expect_model.Packets,
 }
 SECTIONS = [
     pytest.param(page, heading, model, id=f"{page.stem}: {heading}")

@@ -29,9 +29,9 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "b
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("programs",),  # what runs inside nodes; embedded by drivers
     ("errors", "scalars", "lookup", "ready", "discovery", "scheduling", "identity"),  # on their own feet
-    ("netlink", "tools", "source", "pcapng"),
+    ("netlink", "tools", "source", "pcapng", "lab_words"),
     ("bpf", "lab_model", "shipped"),
-    ("stream",),
+    ("stream", "expect_model"),
     ("capture",),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),

@@ -1,0 +1,111 @@
+"""The words of which lab and scenario files are made: the form of each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form that a text must have: a regular expression for machines, a phrase for people."""
+
+    pattern: str
+    phrase: str
+    longest: int = 253
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern, "maxLength": self.longest}
+
+    def _check(self, value: str) -> str:
+        if not re.search(self.pattern, value) or value.endswith("\n") or len(value) > self.longest:
+            raise ValueError(f"{shown(value)} is not {self.phrase}")
+        return value
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: quoted, and cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def listed(value: Any) -> Any:
+    """Return one scalar as a list of one; for keys that take either."""
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, IPv4Address):
+        return value
+    try:
+        if isinstance(value, str):
+            return IPv4Address(value)
+    except AddressValueError:
+        pass
+    raise ValueError(f"{shown(value)} is not an IPv4 address such as 10.4.0.201")
+
+
+def _network(value: Any) -> Any:
+    if isinstance(value, IPv4Network):
+        return value
+    written, slash, _ = str(value).partition("/")
+    try:
+        network = IPv4Network(value if slash else "", strict=False)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not an IPv4 network such as 10.4.0.0/24") from None
+    if str(network.network_address) != written:
+        raise ValueError(f"{shown(value)} has host bits set; the network is {network}")
+    return network
+
+
+Name = Annotated[
+    str,
+    Form(
+        r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        "a name (at most 63 lower-case letters, digits, '.' and '-', with a letter or digit at both ends)",
+        63,
+    ),
+]
+Label = Annotated[
+    str,
+    Form(
+        r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        "a DNS label (at most 63 lower-case letters, digits and '-', with a letter or digit at both ends)",
+        63,
+    ),
+]
+SpiffeId = Annotated[
+    str,
+    Form(
+        r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$",
+        "a SPIFFE ID such as spiffe://cluster.local/ns/bookinfo/sa/default",
+        2048,  # SPIFFE-ID section 2.3
+    ),
+]
+Line = Annotated[str, Form(r"^[^\x00-\x1f]*$", "text on one line", 253)]
+Flag = Annotated[bool, Field(strict=True)]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
+Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
+Labels = Annotated[tuple[Label, ...], BeforeValidator(listed, json_schema_input_type=Label | list[Label])]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(listed, json_schema_input_type=Line | list[Line])]
+Ports = Annotated[tuple[Port, ...], BeforeValidator(listed, json_schema_input_type=Port | list[Port])]
+Addresses = Annotated[
+    tuple[Address, ...],
+    Field(min_length=1),
+    BeforeValidator(listed, json_schema_input_type=str | list[str]),
+]
