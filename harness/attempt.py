@@ -21,7 +21,7 @@ from harness.verdict import outcome_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.plan import Plan
+    from harness.plan import Bindings, Plan
     from harness.running import Mark, RunningLab
     from harness.scenario import Item
 
@@ -77,7 +77,7 @@ def observe(
         after = lab.counters()
         recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
         passports = _with_accounts(span, recorded)
-        unfinished = [tuple(_unfinished(passport, lab.plan)) for passport in passports]
+        unfinished = [tuple(_unfinished(passport, lab.plan, lab.bindings)) for passport in passports]
         # settling may have looked before anything of the flow was read; a machine that stalls loses no frame
         if not (any(unfinished) or blind) or recorded.ended or time.monotonic() >= deadline:
             break
@@ -92,7 +92,9 @@ def _settle(span: _Span, deadline: float) -> None:
     while True:
         now = span.lab.mark()
         recorded = digest(span.lab.collect(span.mark, ("lines", "conntrack")), span.lab.plan, {}, {}, ())
-        waiting = any(any(_unfinished(passport, span.lab.plan)) for passport in span.joined(recorded))
+        waiting = any(
+            any(_unfinished(passport, span.lab.plan, span.lab.bindings)) for passport in span.joined(recorded)
+        )
         left = deadline - time.monotonic()
         if not waiting or recorded.ended or left <= 0:
             return
@@ -147,7 +149,7 @@ def probe_of(item: Item) -> Probe:
     )
 
 
-def _unfinished(passport: Passport, plan: Plan) -> Iterator[tuple[str, str]]:
+def _unfinished(passport: Passport, plan: Plan, bindings: Bindings) -> Iterator[tuple[str, str]]:
     """Yield (hop, what is still missing) for the flow's connections at programs that log their end.
 
     Not every proxy logs a connection before its end: one that arrived at a listener and is in no line is missing.
@@ -155,7 +157,7 @@ def _unfinished(passport: Passport, plan: Plan) -> Iterator[tuple[str, str]]:
     states: dict[tuple[str, str], set[str]] = {}
     sidecar = f"{passport.pod} {SIDECAR}"
     logged = {(sighting.at, sighting.flow) for sighting in passport.sightings if sighting.witness == "log"}
-    listening = set(_listening(plan))
+    listening = set(_listening(plan, bindings))
     silent: set[str] = set()
     for sighting in passport.sightings:
         number = sighting.facts.get("conn") or sighting.facts.get("connection")
@@ -176,8 +178,10 @@ def _unfinished(passport: Passport, plan: Plan) -> Iterator[tuple[str, str]]:
         yield stray.at, "a record of whom this connection was for"
 
 
-def _listening(plan: Plan) -> Iterator[tuple[str, str]]:
+def _listening(plan: Plan, bindings: Bindings) -> Iterator[tuple[str, str]]:
     """Yield (node, ip:port) of every proxy's listener."""
-    for node in plan.of_kind("egress-proxy"):
-        for server in getattr(node.spec, "virtual_servers", {}).values():
-            yield node.name, server.listen
+    for node in plan.nodes:
+        for kind in node.kinds:
+            listeners = getattr(lookup.find("nodes", kind), "listeners", None)
+            for listens in listeners(node, bindings) if listeners else ():
+                yield node.name, listens

@@ -56,6 +56,24 @@ def decisions(hop: str, passport: Passport) -> tuple[Sighting, ...]:
     )
 
 
+def denials(passport: Passport) -> tuple[Sighting, ...]:
+    """Return every decision against the flow that any hop recorded, in order of time."""
+    found = [
+        sighting for hop in passport.hops() for sighting in decisions(hop, passport) if _denies(sighting)
+    ]
+    return tuple(sorted(found, key=lambda sighting: sighting.time))
+
+
+def rule_of(sighting: Sighting) -> str:
+    """Return the name of the rule by which a hop decided; empty when it named none."""
+    return sighting.facts.get("by") or sighting.facts.get("rule") or ""
+
+
+def _denies(sighting: Sighting) -> bool:
+    verdict = sighting.facts.get("verdict", sighting.event)
+    return verdict in _DENIALS or bool(sighting.facts.get("refused"))
+
+
 def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
     """Yield the finding about who said no, and by what rule."""
     hop = expected.at
@@ -86,9 +104,8 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         return
     for sighting in found:
         verdict = sighting.facts.get("verdict", sighting.event)
-        rule = sighting.facts.get("by") or sighting.facts.get("rule") or ""
-        denied = verdict in _DENIALS or bool(sighting.facts.get("refused"))
-        good = denied and expected.by in (None, rule)
+        rule = rule_of(sighting)
+        good = _denies(sighting) and expected.by in (None, rule)
         yield Finding("denied", "held" if good else "broken", hop, wanted, _words(sighting, verdict, rule))
 
 

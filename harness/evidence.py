@@ -123,9 +123,15 @@ class Evidence:
             return f"{place} lacks {what}"
         return self.lost_at(hop)
 
+    def place_of(self, hop: str) -> str:
+        """Return the node of a hop: itself, or of a hop within a node (`mesh-host/server`) what it is in."""
+        outer = hop.rpartition("/")[0]
+        names = {node.name for node in self.plan.nodes}
+        return outer if hop not in names and outer in names else hop
+
     def lost_at(self, hop: str) -> str | None:
         """Say what a hop's records have lost: a tap that is blind, or losses; None if nothing."""
-        node = self.attempt.pod if hop == SIDECAR else hop
+        node = self.attempt.pod if hop == SIDECAR else self.place_of(hop)
         for tap in self.recorded.blind:
             if tap.rpartition(".")[0] == node:
                 return f"the tap {tap} is blind"

@@ -15,6 +15,7 @@ from harness.lab_model import (
     Bgp,
     Certificate,
     Cluster,
+    EgressGateway,
     Entry,
     Lab,
     Mesh,
@@ -58,6 +59,7 @@ __all__ = [
     "Certificate",
     "Cidr",
     "Cluster",
+    "EgressGateway",
     "Entry",
     "Flag",
     "Form",
@@ -104,11 +106,12 @@ class Pod:
 
 
 def pods(lab: Lab) -> tuple[Pod, ...]:
-    """Return the pods of a lab's workloads, in the order of the file."""
+    """Return the pods of a lab's workloads, in the order of the file; a gateway's has no sidecar, being an Envoy."""
     found: list[Pod] = []
     for namespace, tenant in lab.namespaces.items():
         for workload, spec in tenant.workloads.items():
             injected = tenant.inject if spec.inject is None else spec.inject
+            injected = injected and spec.runs != "egress-gateway"
             for version in spec.versions or (None,):
                 name = f"{namespace}/{workload}" if version is None else f"{namespace}/{workload}-{version}"
                 found.append(Pod(name, namespace, workload, version, spec, injected, spec.service_account))

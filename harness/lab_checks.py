@@ -202,8 +202,30 @@ def _workload(spec: Workload, lab: Lab) -> Found:
         yield (), "a workload that runs http needs a 'port'"
     if spec.inject and lab.mesh.provider == "none":
         yield ("inject",), "sidecars need a mesh, and 'provider' is none"
+    if spec.runs == "egress-gateway":
+        yield from _egress_gateway(spec, lab)
+    elif spec.egress is not None:
+        yield ("egress",), f"'egress' is for a workload that runs egress-gateway; this one runs {spec.runs}"
     if spec.node is not None and lab.cluster is not None and spec.node not in lab.cluster.nodes:
         yield ("node",), f"unknown cluster node {spec.node!r}; {nearest(spec.node, list(lab.cluster.nodes))}"
+
+
+def _egress_gateway(spec: Workload, lab: Lab) -> Found:
+    if spec.port is None:
+        yield (), "a workload that runs egress-gateway needs a 'port'"
+    if spec.inject:
+        yield ("inject",), "an egress gateway is an Envoy itself, and has no sidecar"
+    if lab.mesh.provider == "none":
+        yield ("runs",), "an egress gateway needs a mesh, and 'provider' is none"
+    if spec.egress is None:
+        yield (), "a workload that runs egress-gateway needs an 'egress' that says where it goes on to"
+        return
+    target, _, port = spec.egress.forward_to.rpartition(":")
+    if target not in lab.outside:
+        known = nearest(target, list(lab.outside))
+        yield ("egress", "forward_to"), f"unknown outside node {target!r}; {known}"
+    elif not 1 <= int(port) <= 65535:
+        yield ("egress", "forward_to"), f"port {port} is out of range; a port is 1 to 65535"
 
 
 def _service(name: str, service: Service, lab: Lab) -> Found:

@@ -15,6 +15,7 @@ from harness.lab_words import (
     Address,
     Cidr,
     Flag,
+    Form,
     Label,
     Labels,
     Line,
@@ -136,16 +137,26 @@ class Certificate(Entry):
     identity: SpiffeId | None = None
 
 
+class EgressGateway(Entry):
+    """Where an egress gateway goes on to (`node:port`), and whom of the mesh it lets pass; without `allow` all."""
+
+    forward_to: Annotated[
+        str, Form(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?:[0-9]{1,5}$", "a node and port such as tinyproxy:8888")
+    ]
+    allow: tuple[SpiffeId, ...] | None = None
+
+
 class Workload(Entry):
     """A deployment: one pod, or one for each of its versions."""
 
-    runs: Literal["http", "client"]
+    runs: Literal["http", "client", "egress-gateway"]
     port: Port | None = None
     versions: Labels = ()
     service_account: Name = "default"
     inject: Flag | None = None
     node: Name | None = None
     certificate: Certificate = Certificate()
+    egress: EgressGateway | None = None
 
 
 class Namespace(Entry):

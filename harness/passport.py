@@ -16,6 +16,9 @@ from harness.programs.fivetuple import FiveTuple
 from harness.sightings import read_address
 
 _TCP = 6
+_LOOPBACK = "127.0.0.1"
+_OPENINGS = ("opening", "new", "allow", "drop", "accept")
+"""What witnesses say of a connection that begins: taps, conntrack, a firewall's log, a server's log."""
 
 
 @dataclass(frozen=True)
@@ -165,16 +168,28 @@ def _strays(
         proxies.add(str(address))
         pools = getattr(plan.node(name).spec, "snat_pools", {})
         proxies |= {str(member) for member in pools.get(pool, ())}
-    for node in plan.of_kind("egress-proxy"):
+    for node in (*plan.of_kind("egress-proxy"), *plan.of_kind("egress-gateway")):
         proxies |= {str(address) for address in bindings.all_addresses(node)}
-    openings = (
+    # on its own host a proxy and its server talk over loopback, an address that every node has
+    hosts = tuple(node.name for node in plan.of_kind("mesh-host"))
+    openings = [
         sighting
         for sighting in sightings
         if sighting.time >= attempt.started
-        and sighting.event in ("opening", "new", "allow", "drop")
+        and sighting.event in _OPENINGS
         and sighting.flow is not None
         and sighting.flow.protocol == _TCP
-        and sighting.flow.src in proxies
+        and (sighting.flow.src in proxies or _within(sighting, hosts))
         and sighting.flow not in known
-    )
-    return unaccounted(openings, sightings)
+    ]
+    strays = unaccounted(openings, sightings)
+    # a gateway's node gives what it opened another address, by which hops further on know it
+    onward, seen = _follow({stray.flow for stray in strays if stray.flow}, sightings)
+    further = [s for s in seen.values() if s.event in _OPENINGS and s.flow in onward and s not in strays]
+    return (*strays, *further)
+
+
+def _within(sighting: Sighting, hosts: Sequence[str]) -> bool:
+    """Tell whether a connection over loopback was seen at one of these hosts, or at a hop within it."""
+    flow = sighting.flow
+    return flow is not None and flow.src == _LOOPBACK and sighting.at.partition("/")[0] in hosts

@@ -192,7 +192,9 @@ def make_plan(lab: Lab, earlier: Plan | None = None) -> Plan:
         for index, pod in enumerate(pods(lab)):
             before = placed.get(pod.name)
             host = pod.spec.node or (before if before in hosts else None) or hosts[index % len(hosts)]
-            kinds = ("workload", "sidecar") if pod.injected else ("workload",)
+            kinds: tuple[str, ...] = ("workload", "sidecar") if pod.injected else ("workload",)
+            if pod.spec.runs == "egress-gateway":
+                kinds = ("workload", "egress-gateway")
             nodes.append(Node(pod.name, kinds, "pod", host=host, pod=pod, spec=pod.spec))
     for name, spec in lab.outside.items():
         on = tuple((network, attachment.address) for network, attachment in spec.on.items())

@@ -9,7 +9,7 @@ An engine is a module of harness/engines with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,9 @@ from harness.sightings import facts_of, tcp
 
 CLIENT_CERTIFICATE = "client-certificate"
 """Who decided when the TLS handshake itself refused the client."""
+
+AUTHORIZATION_POLICY = "authorization-policy"
+"""Who decided where an Envoy of the mesh lets only listed identities pass (Istio's AuthorizationPolicy)."""
 
 _KEPT = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
 
@@ -95,6 +98,17 @@ class Differences:
     instead: tuple[Instead, ...] = ()
     limits: tuple[str, ...] = ()
     faults: bool = False
+
+
+def authorization(allow: Sequence[str] | None) -> tuple[str, tuple[Rule, ...]]:
+    """Return the name and the rules of what an Envoy of the mesh does with `allow`, a list of SPIFFE IDs.
+
+    As an AuthorizationPolicy of action ALLOW: who is listed passes, and an empty list lets nobody pass. Without a
+    policy (None) every certificate of the mesh is good enough (Istio reference, AuthorizationPolicy).
+    """
+    if allow is None:
+        return "any-identity", (Rule(permit=True, spiffe_prefix="spiffe://"),)
+    return AUTHORIZATION_POLICY, tuple(Rule(permit=True, spiffe_id=identity) for identity in allow)
 
 
 def files_of(proxy: Proxy) -> tuple[File, ...]:

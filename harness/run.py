@@ -200,6 +200,7 @@ def as_record(result: Result) -> Mapping[str, object]:
         "through": result.item.through,
         "run": result.item.scenario.run,
         "given": [step.model_dump(by_alias=True, exclude_none=True) for step in result.item.scenario.given],
+        "table": result.item.scenario.table.model_dump() if result.item.scenario.table else None,
         "verdict": result.verdict.state,
         "findings": [vars(finding) for finding in result.verdict.findings],
         "tries": result.tries,

@@ -18,7 +18,6 @@ from harness.expect_model import (
     Source,
 )
 from harness.lab import MOST_COMPLAINTS, load_lab
-from harness.scenario_checks import Words, matches, words_of
 from harness.scenario_model import (
     Defaults,
     Item,
@@ -27,6 +26,7 @@ from harness.scenario_model import (
     ScenarioFile,
     Step,
 )
+from harness.scenario_names import Words, matches, with_created, words_of
 from harness.validation import Examined, examine
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class _Cases:
         line, _ = document.position(("scenarios", index))
         controls = self.of(scenario.control) if scenario.control is not None else ()
         patterns = scenario.from_ or scenario.matrix.from_
-        words = scenario_checks.with_created(self._words, scenario)
+        words = with_created(self._words, scenario)
         sources = dict.fromkeys(pod for pattern in patterns for pod in matches(pattern, words.pods))
         targets = dict.fromkeys(scenario.matrix.to or (scenario.to,))
         proxies = dict.fromkeys(scenario.matrix.through or (scenario.through,))

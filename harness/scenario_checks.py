@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from harness import lookup
-from harness.lab import pods, services
-from harness.lab_checks import snat_pools
 from harness.lookup import nearest
+from harness.scenario_names import Words, matches, with_created
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from harness.expect_model import Allowed, Denied, Outcome, Packets
-    from harness.lab import Lab
     from harness.lab_checks import Found
     from harness.scenario_model import Scenario
 
 ANY = "any"
-SIDECAR = "sidecar"
-CLUSTER_DOMAIN = "cluster.local"
-_SIDECAR_RULES = ("server-identity",)
-
-
-@dataclass(frozen=True)
-class Words:
-    """The names of a lab that a scenario may use."""
-
-    lab: Lab
-    pods: tuple[str, ...]
-    hops: tuple[str, ...]
-    taps: tuple[str, ...]
-    origins: tuple[str, ...]
-    services: tuple[str, ...]
-
-    def rules(self, hop: str) -> tuple[str, ...]:
-        """Return what may stand under `by` for a hop."""
-        if hop == SIDECAR:
-            return _SIDECAR_RULES
-        spec = self.lab.outside.get(hop)
-        deciders = getattr(lookup.find("nodes", spec.kind), "deciders", None) if spec else None
-        return tuple(deciders(spec)) if deciders else ()
-
-    def reaches(self, host: str, namespace: str) -> bool:
-        """Say whether a pod of a namespace finds a host: an outside node, or a service by a DNS name."""
-        service, _, rest = host.removesuffix(f".svc.{CLUSTER_DOMAIN}").removesuffix(".svc").partition(".")
-        return host in self.lab.outside or f"{rest or namespace}/{service}" in self.services
-
-
-def words_of(lab: Lab) -> Words:
-    """Return the names that scenarios may use."""
-    outside = tuple(lab.outside)
-    every = tuple(pod.name for pod in pods(lab))
-    taps = [f"{name}.{network}" for name, spec in lab.outside.items() for network in spec.on]
-    if lab.cluster is not None:
-        taps += [f"{name}.{lab.cluster.network}" for name in lab.cluster.nodes]
-    taps += [f"{pod}.eth0" for pod in every]
-    origins = ("node", "pod", *(f"snat/{pool}" for pool in snat_pools(lab)), *outside)
-    return Words(lab, every, (SIDECAR, "node", *outside, *every), tuple(taps), origins, tuple(services(lab)))
-
-
-def matches(pattern: str, every: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the pods that a name with `*` for any text stands for, in the lab's order."""
-    literal = pattern.replace("[", "[[]").replace("?", "[?]")  # of fnmatch's signs, only `*` is one here
-    return tuple(pod for pod in every if fnmatchcase(pod, literal))
 
 
 def check(
@@ -96,13 +45,7 @@ def check(
             yield ("expect", "allowed", *place), message
         yield from _outcome("allowed", expect.allowed, words, check_field)
     yield from _control(scenario, others)
-
-
-def with_created(words: Words, scenario: Scenario) -> Words:
-    """Return the names with those of the pods that a scenario's steps create."""
-    made = tuple(step.create for step in scenario.given if step.create is not None)
-    taps = tuple(f"{pod}.eth0" for pod in made)
-    return replace(words, pods=words.pods + made, hops=words.hops + made, taps=words.taps + taps)
+    yield from _table(scenario, others)
 
 
 def _steps(scenario: Scenario, words: Words) -> Found:
@@ -265,7 +208,7 @@ def _control_of_denial(
     if control is None or control.expect.allowed is None:
         return
     needed = [*outcome.unseen_by]
-    if outcome.at != ANY and outcome.at not in words.pods:
+    if outcome.at != ANY and (outcome.at not in words.pods or words.rules(outcome.at)):
         needed.insert(0, outcome.at)
     path = control.expect.allowed.path
     missing = [hop for hop in dict.fromkeys(needed) if hop not in path]
@@ -298,6 +241,15 @@ def _control(scenario: Scenario, others: Mapping[str, Scenario]) -> Found:
     if following is not None and following.name == scenario.name == min(way):
         circle = " -> ".join([*way, scenario.name])
         yield ("control",), f"controls go in a circle: {circle}"
+
+
+def _table(scenario: Scenario, others: Mapping[str, Scenario]) -> Found:
+    """Yield a complaint about a cell that two claim: within a file at the later, in two files at both."""
+    if scenario.table is None:
+        return
+    first = next(name for name, other in others.items() if other.table == scenario.table)
+    if first != scenario.name:
+        yield ("table",), f"this cell of the table is scenario {first!r} already"
 
 
 def _what_is_sent(scenario: Scenario) -> tuple[object, ...]:

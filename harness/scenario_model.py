@@ -158,6 +158,13 @@ class Step(Entry):
         return word.rstrip("_"), getattr(self, word)
 
 
+class Table(Entry):
+    """Where a scenario stands in the report's table; row and column come in the order of the files."""
+
+    row: Annotated[Line, Field(min_length=1)]
+    column: Annotated[Line, Field(min_length=1)]
+
+
 class Scenario(Entry):
     """One claim about one kind of flow, for one or more sources.
 
@@ -166,6 +173,7 @@ class Scenario(Entry):
 
     name: Annotated[Line, Field(min_length=1)]
     labels: Markers = ()
+    table: Table | None = None
     from_: Lines = Field(alias="from", default=())
     matrix: Matrix = Matrix()
     run: Command | None = None

@@ -73,5 +73,6 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
 def _keeps_log(hop: str, evidence: Evidence) -> bool:
     if hop == SIDECAR:
         return True
-    node = next((node for node in evidence.plan.nodes if node.name == hop), None)
+    place = evidence.place_of(hop)
+    node = next((node for node in evidence.plan.nodes if node.name == place), None)
     return node is not None and any(hasattr(lookup.find("nodes", kind), "read_log") for kind in node.kinds)

@@ -68,7 +68,7 @@ def _witnesses(
         for sighting in passport.sightings
         if sighting.witness == "conntrack" and sighting.facts.get("translated") and sighting.onward in arrived
     ]
-    if expected.is_ == "node" or expected.is_.startswith("snat/"):
+    if _is_masqueraded(expected.is_, evidence) or expected.is_.startswith("snat/"):
         words["conntrack"] = {sighting.onward.src for sighting in translations if sighting.onward}
         words["counter"] = set().union(*(_counted(expected, s.at, evidence, s.onward) for s in translations))
     words["packets"] = {
@@ -88,10 +88,16 @@ def _witnesses(
     return words
 
 
+def _is_masqueraded(name: str, evidence: Evidence) -> bool:
+    """Tell whether a source is a cluster node's address: the client's own node's, or one that is named."""
+    return name == "node" or name in {node.name for node in evidence.plan.cluster_nodes}
+
+
 def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple | None) -> set[str]:
     """Return the translated address when the rule's counter moved by all flows that this node translated."""
     pool = expected.is_.partition("/")[2]
-    name = "masqueraded" if expected.is_ == "node" else counter_name("snat", pool)
+    masqueraded = _is_masqueraded(expected.is_, evidence)
+    name = "masqueraded" if masqueraded else counter_name("snat", pool)
     before, after = evidence.recorded.counters.get(node, {}).get(name, (0, 0))
     translated = {
         sighting.flow

@@ -129,6 +129,11 @@ def deciders(spec: Spec) -> tuple[str, ...]:
     return (*spec.policies, CLIENT_CERTIFICATE)
 
 
+def listeners(node: Node, bindings: Bindings) -> tuple[str, ...]:  # noqa: ARG001 - every kind's form
+    """Return where it listens, as `ip:port`."""
+    return tuple(server.listen for server in _spec(node).virtual_servers.values())
+
+
 def claims(spec: Spec) -> Iterator[tuple[_Place, IPv4Address]]:
     """Yield the addresses this node holds beside those of its attachments, each with its place below it."""
     for name, server in spec.virtual_servers.items():

@@ -18,13 +18,14 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:
     if pod is None or plan.lab.mesh.provider == "none":
         return ()
     wanted = pod.spec.certificate
-    if not pod.injected and wanted.identity is None and wanted.issuer == "mesh":
+    proxied = pod.injected or pod.spec.runs == "egress-gateway"
+    if not proxied and wanted.identity is None and wanted.issuer == "mesh":
         return ()
     return (Request(node.name, wanted.issuer, uris=(wanted.identity or spiffe_id(plan, pod),)),)
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
-    """Return the app container; `client` workloads idle until something is run in them."""
+    """Return the app container; `client` workloads idle until something is run in them, gateways have none."""
     spec = node.spec
     if not isinstance(spec, Workload) or node.pod is None:
         raise TypeError(f"{node.name} is no workload")
@@ -44,6 +45,8 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         ]
     if spec.runs == "client":
         return Runtime(programs=(Program("app", ("sleep", "infinity")),), files=tuple(files))
+    if spec.runs == "egress-gateway":
+        return Runtime(files=tuple(files))
     config = {
         "name": node.pod.workload,
         "version": node.pod.version,

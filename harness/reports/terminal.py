@@ -6,16 +6,21 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from harness.comparison import compare
 from harness.explain import failure_lines, passport_lines
 from harness.report import Summary
 from harness.run import Result
 
 _STYLES = {"held": "green", "broken": "bold red", "unknown": "yellow"}
+_PIPE_WIDTH = 200
+"""Of the table of ways: a pipe has no width of its own, and rich would take 80 columns for it."""
+
 _MARKS = {"held": "✓", "broken": "✗", "unknown": "?"}
 
 
@@ -99,9 +104,26 @@ class Terminal:
             self.console.print()
             self.console.print(Text(title, "bold"))
             self.console.print(table)
+        self._comparison(summary)
         counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
         self.console.print()
         self.console.print(f"{counts or 'nothing selected'} in {summary.seconds:.2f} s; files in {folder}")
+
+    def _comparison(self, summary: Summary) -> None:
+        """Print what came of each scenario that has a place in the table."""
+        found = compare(summary.results)
+        if found is None:
+            return
+        table = Table(box=HORIZONTALS, show_lines=True, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in ("", *found.columns):
+            table.add_column(heading, overflow="fold")
+        for row in found.rows:
+            cells = found.line(row)
+            styles = ["bold" if cell.startswith("gets through") else "" for cell in cells]
+            table.add_row(row, *map(Text, cells, styles))
+        self.console.print()
+        wide = Console(file=self.console.file, width=_PIPE_WIDTH)
+        (self.console if self.console.is_terminal else wide).print(table)
 
 
 def _by_scenario(results: Sequence[Result]) -> Iterable[Sequence[Result]]:

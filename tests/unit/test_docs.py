@@ -14,7 +14,7 @@ import harness
 from harness import expect_model, lab_model, scenario_model, schema, source
 from harness.lab import parse_lab
 from harness.lab_model import Entry
-from harness.nodes import database, echo, egress_proxy, firewall, forward_proxy, website
+from harness.nodes import database, echo, egress_proxy, firewall, forward_proxy, mesh_host, website
 from harness.scenario import load_scenarios
 
 ROOT = Path(harness.__file__).resolve().parent.parent
@@ -33,6 +33,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "namespaces.NAME": lab_model.Namespace,
     "namespaces.NAME.workloads.NAME": lab_model.Workload,
     "namespaces.NAME.workloads.NAME.certificate": lab_model.Certificate,
+    "namespaces.NAME.workloads.NAME.egress": lab_model.EgressGateway,
     "services.NAME": lab_model.Service,
     "egress-proxy": egress_proxy.Spec,
     "egress-proxy: virtual_servers.NAME": egress_proxy.VirtualServer,
@@ -44,6 +45,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "forward-proxy": forward_proxy.Spec,
     "website": website.Spec,
     "echo": echo.Spec,
+    "mesh-host": mesh_host.Spec,
     "database": database.Spec,
 }
 SCENARIO_SECTIONS: dict[str, type[Entry]] = {
@@ -51,6 +53,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "defaults": scenario_model.Defaults,
     "each scenario": scenario_model.Scenario,
     "given, each step": scenario_model.Step,
+    "table": scenario_model.Table,
     "matrix": scenario_model.Matrix,
     "expect": expect_model.Expect,
     "expect.allowed": expect_model.Allowed,

@@ -35,7 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("capture",),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
-    ("scenario_checks", "plan", "engine_choice"),
+    ("scenario_names", "plan", "engine_choice"),
+    ("scenario_checks",),
     ("scenario",),
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
@@ -48,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checks",),
     ("attempt", "steps"),
     ("run",),
-    ("explain", "report"),
+    ("explain", "report", "comparison"),
     ("reports",),
     ("drivers",),
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
