@@ -92,9 +92,8 @@ def _settle(span: _Span, deadline: float) -> None:
     while True:
         now = span.lab.mark()
         recorded = digest(span.lab.collect(span.mark, ("lines", "conntrack")), span.lab.plan, {}, {}, ())
-        waiting = any(
-            any(_unfinished(passport, span.lab.plan, span.lab.bindings)) for passport in span.joined(recorded)
-        )
+        passports = span.joined(recorded)
+        waiting = any(any(_unfinished(one, span.lab.plan, span.lab.bindings)) for one in passports)
         left = deadline - time.monotonic()
         if not waiting or recorded.ended or left <= 0:
             return

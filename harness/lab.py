@@ -15,6 +15,7 @@ from harness.lab_model import (
     Bgp,
     Certificate,
     Cluster,
+    Destination,
     EgressGateway,
     Entry,
     Lab,
@@ -25,6 +26,7 @@ from harness.lab_model import (
     Network,
     Outside,
     Pool,
+    Route,
     Service,
     Workload,
     outside_kinds,
@@ -43,6 +45,7 @@ from harness.lab_words import (
     Ports,
     SpiffeId,
 )
+from harness.route_checks import GATEWAY, GATEWAYS
 from harness.validation import examine
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ __all__ = [
     "Certificate",
     "Cidr",
     "Cluster",
+    "Destination",
     "EgressGateway",
     "Entry",
     "Flag",
@@ -78,6 +82,7 @@ __all__ = [
     "Pool",
     "Port",
     "Ports",
+    "Route",
     "Service",
     "SpiffeId",
     "Workload",
@@ -111,7 +116,7 @@ def pods(lab: Lab) -> tuple[Pod, ...]:
     for namespace, tenant in lab.namespaces.items():
         for workload, spec in tenant.workloads.items():
             injected = tenant.inject if spec.inject is None else spec.inject
-            injected = injected and spec.runs != "egress-gateway"
+            injected = injected and spec.runs not in GATEWAYS
             for version in spec.versions or (None,):
                 name = f"{namespace}/{workload}" if version is None else f"{namespace}/{workload}-{version}"
                 found.append(Pod(name, namespace, workload, version, spec, injected, spec.service_account))
@@ -119,11 +124,11 @@ def pods(lab: Lab) -> tuple[Pod, ...]:
 
 
 def services(lab: Lab) -> dict[str, Service]:
-    """Return services by `namespace/name`: the declared ones, then one for each http workload without."""
+    """Return services by `namespace/name`: the declared ones, then one for each server and way in without."""
     found = {f"{service.namespace}/{name}": service for name, service in lab.services.items()}
     for namespace, tenant in lab.namespaces.items():
         for workload, spec in tenant.workloads.items():
-            if spec.runs == "http" and spec.port is not None:
+            if spec.runs in ("http", GATEWAY) and spec.port is not None:
                 automatic = Service(namespace=namespace, port=spec.port, selector=workload)
                 found.setdefault(f"{namespace}/{workload}", automatic)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from harness import lookup
+from harness import lookup, route_checks
 from harness.lookup import nearest
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def check(lab: Lab) -> Found:
     for name, service in lab.services.items():
         yield from _service(name, service, lab)
     yield from _mtls(lab)
+    yield from route_checks.check(lab)
     for name, spec in lab.outside.items():
         plug_check = getattr(lookup.find("nodes", spec.kind), "check", None)
         for place, message in plug_check(name, spec, lab) if plug_check else ():
@@ -198,8 +199,8 @@ def _namespace(name: str, namespace: Namespace, lab: Lab) -> Found:
 
 
 def _workload(spec: Workload, lab: Lab) -> Found:
-    if spec.runs == "http" and spec.port is None:
-        yield (), "a workload that runs http needs a 'port'"
+    if spec.runs != "client" and spec.port is None:
+        yield (), f"a workload that runs {spec.runs} needs a 'port'"
     if spec.inject and lab.mesh.provider == "none":
         yield ("inject",), "sidecars need a mesh, and 'provider' is none"
     if spec.runs == "egress-gateway":
@@ -211,8 +212,6 @@ def _workload(spec: Workload, lab: Lab) -> Found:
 
 
 def _egress_gateway(spec: Workload, lab: Lab) -> Found:
-    if spec.port is None:
-        yield (), "a workload that runs egress-gateway needs a 'port'"
     if spec.inject:
         yield ("inject",), "an egress gateway is an Envoy itself, and has no sidecar"
     if lab.mesh.provider == "none":

@@ -21,6 +21,7 @@ from harness.lab_words import (
     Line,
     Lines,
     Name,
+    Names,
     Port,
     SpiffeId,
     shown,
@@ -149,7 +150,7 @@ class EgressGateway(Entry):
 class Workload(Entry):
     """A deployment: one pod, or one for each of its versions."""
 
-    runs: Literal["http", "client", "egress-gateway"]
+    runs: Literal["http", "client", "egress-gateway", "ingress-gateway"]
     port: Port | None = None
     versions: Labels = ()
     service_account: Name = "default"
@@ -178,6 +179,22 @@ class Service(Entry):
     cluster_ip: Address | None = None
     tls: Literal["none", "mutual"] = "none"
     server_identity: SpiffeId | None = None
+
+
+class Destination(Entry):
+    """Where a route leads to: a workload (`namespace/workload`), or one version of it; weights are in percent."""
+
+    workload: Line
+    version: Label | None = None
+    weight: Annotated[int, Field(ge=0, le=100, strict=True)] = 100
+
+
+class Route(Entry):
+    """Which requests go where, as in Istio's VirtualService: those that name one of these hosts, at this gateway."""
+
+    gateway: Line
+    hosts: Annotated[Names, Field(min_length=1)]
+    to: Annotated[tuple[Destination, ...], Field(min_length=1)]
 
 
 class Outside(Entry):
@@ -221,4 +238,5 @@ class Lab(Entry):
     mesh: Mesh = Mesh(provider="none")
     namespaces: dict[Label, Namespace] = {}
     services: dict[Label, Service] = {}
+    routes: dict[Label, Route] = {}
     outside: dict[Name, Annotated[Outside, _ByKind()]] = {}

@@ -102,6 +102,7 @@ Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
 Labels = Annotated[tuple[Label, ...], BeforeValidator(listed, json_schema_input_type=Label | list[Label])]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=Name | list[Name])]
 Lines = Annotated[tuple[Line, ...], BeforeValidator(listed, json_schema_input_type=Line | list[Line])]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(listed, json_schema_input_type=Port | list[Port])]
 Addresses = Annotated[

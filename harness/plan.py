@@ -15,6 +15,7 @@ from typing import Literal
 from harness import lookup
 from harness.identity import Certificates, Request
 from harness.lab import Lab, Outside, Pod, Service, Workload, pods, services
+from harness.route_checks import GATEWAYS
 
 Placement = Literal["pod", "cluster-node", "outside"]
 CLUSTER_DOMAIN = "cluster.local"
@@ -192,9 +193,8 @@ def make_plan(lab: Lab, earlier: Plan | None = None) -> Plan:
         for index, pod in enumerate(pods(lab)):
             before = placed.get(pod.name)
             host = pod.spec.node or (before if before in hosts else None) or hosts[index % len(hosts)]
-            kinds: tuple[str, ...] = ("workload", "sidecar") if pod.injected else ("workload",)
-            if pod.spec.runs == "egress-gateway":
-                kinds = ("workload", "egress-gateway")
+            beside = "sidecar" if pod.injected else pod.spec.runs if pod.spec.runs in GATEWAYS else None
+            kinds = ("workload", beside) if beside else ("workload",)
             nodes.append(Node(pod.name, kinds, "pod", host=host, pod=pod, spec=pod.spec))
     for name, spec in lab.outside.items():
         on = tuple((network, attachment.address) for network, attachment in spec.on.items())
@@ -242,6 +242,15 @@ def endpoints(plan: Plan, bindings: Bindings, service: Service) -> tuple[tuple[s
         else:
             found.append((name, bindings.address(node), int(which)))
     return tuple(found)
+
+
+def entrances(plan: Plan, bindings: Bindings) -> dict[str, IPv4Address]:
+    """Return the address at which each host of the routes is reached from outside: that of its gateway's node."""
+    return {
+        host: bindings.address(plan.node(plan.node(route.gateway).host or ""))
+        for route in plan.lab.routes.values()
+        for host in route.hosts
+    }
 
 
 def counter_name(prefix: str, name: str) -> str:

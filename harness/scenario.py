@@ -26,7 +26,7 @@ from harness.scenario_model import (
     ScenarioFile,
     Step,
 )
-from harness.scenario_names import Words, matches, with_created, words_of
+from harness.scenario_names import Words, sources, with_created, words_of
 from harness.validation import Examined, examine
 
 if TYPE_CHECKING:
@@ -182,11 +182,11 @@ class _Cases:
         controls = self.of(scenario.control) if scenario.control is not None else ()
         patterns = scenario.from_ or scenario.matrix.from_
         words = with_created(self._words, scenario)
-        sources = dict.fromkeys(pod for pattern in patterns for pod in matches(pattern, words.pods))
+        senders = dict.fromkeys(sender for pattern in patterns for sender in sources(pattern, words))
         targets = dict.fromkeys(scenario.matrix.to or (scenario.to,))
         proxies = dict.fromkeys(scenario.matrix.through or (scenario.through,))
         many = len(patterns) > 1 or "*" in patterns[0] or bool(scenario.matrix.from_)
-        for pod, target, proxy in product(sources, targets, proxies):
+        for pod, target, proxy in product(senders, targets, proxies):
             varying = [
                 value
                 for value, varies in (

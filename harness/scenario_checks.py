@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
-from harness.scenario_names import Words, matches, with_created
+from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ def check(
     yield from _sources(scenario, words)
     yield from _flow(scenario)
     yield from _targets(scenario, words)
+    yield from _from_outside(scenario, words)
     expect = scenario.expect
     for word, outcome in (("rejected", expect.rejected), ("dropped", expect.dropped)):
         if outcome is not None:
@@ -83,10 +85,10 @@ def _sources(scenario: Scenario, words: Words) -> Found:
         yield ("from",) if scenario.from_ else (), wrong
     for place, patterns in ((("from",), scenario.from_), (("matrix", "from"), scenario.matrix.from_)):
         for index, pattern in enumerate(patterns):
-            if matches(pattern, words.pods):
+            if sources(pattern, words):
                 continue
             message = f"no pod is called {pattern!r}" if "*" in pattern else f"unknown pod {pattern!r}"
-            yield (*place, index), f"{message}; {nearest(pattern, list(words.pods))}"
+            yield (*place, index), f"{message}; {nearest(pattern, [*words.pods, *words.clients])}"
 
 
 def _flow(scenario: Scenario) -> Found:
@@ -110,9 +112,13 @@ def _flow(scenario: Scenario) -> Found:
 
 def _targets(scenario: Scenario, words: Words) -> Found:
     patterns = scenario.from_ or scenario.matrix.from_
-    sources = [pod for pattern in patterns for pod in matches(pattern, words.pods)]
-    namespaces = list(dict.fromkeys(pod.partition("/")[0] for pod in sources)) or [""]
-    known = [*words.lab.outside, *(".".join(reversed(name.split("/"))) for name in words.services)]
+    senders = [sender for pattern in patterns for sender in sources(pattern, words)]
+    namespaces = list(dict.fromkeys(namespace_of(sender) for sender in senders)) or [""]
+    known = [*words.lab.outside]
+    if namespaces != [OUTSIDE]:
+        known += (".".join(reversed(name.split("/"))) for name in words.services)
+    if OUTSIDE in namespaces:
+        known += words.entrances
     for place, written in _written(scenario):
         host = (
             urlsplit(written).hostname or ""
@@ -121,9 +127,41 @@ def _targets(scenario: Scenario, words: Words) -> Found:
         )
         lost = [namespace for namespace in namespaces if not words.reaches(host, namespace)]
         if len(lost) == len(namespaces):
-            yield place, f"unknown outside node or service {host!r}; {nearest(host, known)}"
+            what = "outside node or host of a route" if namespaces == [OUTSIDE] else "outside node or service"
+            yield place, f"unknown {what} {host!r}; {nearest(host, known)}"
+        elif lost and OUTSIDE in namespaces:
+            inside = next(
+                sender for sender in senders if (namespace_of(sender) == OUTSIDE) == (OUTSIDE in lost)
+            )
+            yield place, f"{host!r} has no meaning for {inside!r}"
         elif lost:
             yield place, f"{host!r} has no meaning in namespace {lost[0]!r}; write {host}.<namespace>"
+
+
+def _from_outside(scenario: Scenario, words: Words) -> Found:
+    """Yield what is said of the client's pod, its sidecar or its node, though a client outside has none."""
+    patterns = scenario.from_ or scenario.matrix.from_
+    outside = [
+        sender for pattern in patterns for sender in sources(pattern, words) if sender in words.clients
+    ]
+    if not outside:
+        return
+    none = f"{outside[0]!r} is outside the cluster and has none"
+    if scenario.bypass:
+        yield ("bypass",), f"a sidecar is beside a pod; {none}"
+    for word in OUTCOMES:
+        outcome = getattr(scenario.expect, word)
+        if outcome is None:
+            continue
+        place = ("expect", word)
+        if outcome.source is not None and outcome.source.is_ in ("node", "pod"):
+            yield (*place, "source", "is"), f"{outcome.source.is_!r} is the client's own; {none}"
+        for key in ("path", "unseen_by"):
+            for index, hop in enumerate(getattr(outcome, key, ())):
+                if hop in (SIDECAR, "node"):
+                    yield (*place, key, index), f"{hop!r} is the client's own; {none}"
+        if getattr(outcome, "at", None) in (SIDECAR, "node"):
+            yield (*place, "at"), f"{outcome.at!r} is the client's own; {none}"
 
 
 def _written(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -1,4 +1,4 @@
-"""The names of a lab that its scenarios may use: pods, hops, taps, sources, rules, services."""
+"""The names of a lab that its scenarios may use: pods, clients, hops, taps, sources, rules, services."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SIDECAR = "sidecar"
 CLUSTER_DOMAIN = "cluster.local"
+OUTSIDE = ""
+"""In place of a namespace: where clients outside the cluster are."""
 _SIDECAR_RULES = ("server-identity",)
 
 
@@ -27,10 +29,16 @@ class Words:
 
     lab: Lab
     pods: tuple[str, ...]
+    clients: tuple[str, ...]
     hops: tuple[str, ...]
     taps: tuple[str, ...]
     origins: tuple[str, ...]
     services: tuple[str, ...]
+
+    @property
+    def entrances(self) -> tuple[str, ...]:
+        """The hosts that the lab's routes are for."""
+        return tuple(host for route in self.lab.routes.values() for host in route.hosts)
 
     def rules(self, hop: str) -> tuple[str, ...]:
         """Return what may stand under `by` for a hop."""
@@ -47,7 +55,12 @@ class Words:
         return tuple(deciders(pod.spec)) if deciders else ()
 
     def reaches(self, host: str, namespace: str) -> bool:
-        """Say whether a pod of a namespace finds a host: an outside node, or a service by a DNS name."""
+        """Say whether a host is found: an outside node by all, a service by pods, a route's by clients outside.
+
+        `namespace` is that of a pod, or `OUTSIDE`.
+        """
+        if namespace == OUTSIDE:
+            return host in self.lab.outside or host in self.entrances
         service, _, rest = host.removesuffix(f".svc.{CLUSTER_DOMAIN}").removesuffix(".svc").partition(".")
         return host in self.lab.outside or f"{rest or namespace}/{service}" in self.services
 
@@ -63,7 +76,10 @@ def words_of(lab: Lab) -> Words:
     nodes = tuple(lab.cluster.nodes) if lab.cluster is not None else ()
     origins = ("node", "pod", *(f"snat/{pool}" for pool in snat_pools(lab)), *outside, *nodes)
     hops = (SIDECAR, "node", *outside, *_within(lab), *every)
-    return Words(lab, every, hops, tuple(taps), origins, tuple(services(lab)))
+    clients = tuple(
+        name for name, spec in lab.outside.items() if getattr(lookup.find("nodes", spec.kind), "SENDS", False)
+    )
+    return Words(lab, every, clients, hops, tuple(taps), origins, tuple(services(lab)))
 
 
 def _within(lab: Lab) -> Iterator[str]:
@@ -74,10 +90,20 @@ def _within(lab: Lab) -> Iterator[str]:
             yield f"{name}/{part}"
 
 
+def sources(pattern: str, words: Words) -> tuple[str, ...]:
+    """Return the pods and the clients outside that a `from` stands for."""
+    return matches(pattern, words.pods + words.clients)
+
+
 def matches(pattern: str, every: tuple[str, ...]) -> tuple[str, ...]:
     """Return the pods that a name with `*` for any text stands for, in the lab's order."""
     literal = pattern.replace("[", "[[]").replace("?", "[?]")  # of fnmatch's signs, only `*` is one here
     return tuple(pod for pod in every if fnmatchcase(pod, literal))
+
+
+def namespace_of(sender: str) -> str:
+    """Return the namespace of a pod, or OUTSIDE of a client that is none."""
+    return sender.partition("/")[0] if "/" in sender else OUTSIDE
 
 
 def with_created(words: Words, scenario: Scenario) -> Words:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness import lookup
 from harness.evidence import SIDECAR, Evidence, Finding, State
 from harness.passport import Passport
+from harness.plan import Node
 from harness.scenario import Allowed
 
 
@@ -75,4 +76,11 @@ def _keeps_log(hop: str, evidence: Evidence) -> bool:
         return True
     place = evidence.place_of(hop)
     node = next((node for node in evidence.plan.nodes if node.name == place), None)
-    return node is not None and any(hasattr(lookup.find("nodes", kind), "read_log") for kind in node.kinds)
+    if node is None:
+        return False
+    plugs = [lookup.find("nodes", kind) for kind in node.kinds]
+    return any(hasattr(plug, "read_log") and getattr(plug, "keeps_log", _always)(node) for plug in plugs)
+
+
+def _always(_: Node) -> bool:
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.identity import Certificates
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints
 from harness.plan import File as NodeFile
+from harness.route_checks import GATEWAY
 
 FORWARDS = True
 
@@ -40,7 +41,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     cluster = plan.lab.cluster
     if cluster is None:
         raise ValueError("a cluster node needs a cluster")
-    rules = _service_rules(plan, bindings) + _nat_outgoing(plan)
+    rules = _service_rules(node, plan, bindings) + _nat_outgoing(plan)
     runtime = Runtime(rules=rules, sysctls=(("net.ipv4.ip_forward", "1"),))
     if cluster.bgp is None or not cluster.bgp.mesh:
         return runtime
@@ -68,9 +69,18 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     return runtime.merged(Runtime(programs=(bird,), files=(NodeFile("bird.conf", config),)))
 
 
-def _service_rules(plan: Plan, bindings: Bindings) -> str:
-    """Translate ClusterIPs to an endpoint, evenly; a pod that is its own endpoint is masqueraded (hairpin)."""
-    lines: list[str] = []
+def _service_rules(node: Node, plan: Plan, bindings: Bindings) -> str:
+    """Translate ClusterIPs to an endpoint, evenly; a pod that is its own endpoint is masqueraded (hairpin).
+
+    An ingress gateway is reached from outside at its own node's address only, which keeps the client's address
+    (Kubernetes: a service of type LoadBalancer with externalTrafficPolicy Local).
+    """
+    lines = [
+        f"    ip daddr {bindings.address(node)} tcp dport {gateway.pod.spec.port}"
+        f" dnat to {bindings.pods[gateway.name]}:{gateway.pod.spec.port}"
+        for gateway in plan.of_kind(GATEWAY)
+        if gateway.pod and gateway.host == node.name
+    ]
     for name, service in plan.services.items():
         found = endpoints(plan, bindings, service)
         for protocol in ("udp", "tcp") if service.port == 53 else ("tcp",):

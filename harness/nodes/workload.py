@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 
+from harness.evidence import Sighting
 from harness.identity import Certificates, Request
 from harness.lab import Workload
 from harness.plan import CLUSTER_DOMAIN, Bindings, Node, Plan, Program, Ready, Runtime, spiffe_id
 from harness.plan import File as NodeFile
+from harness.route_checks import GATEWAYS
+from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
 
@@ -18,7 +22,7 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:
     if pod is None or plan.lab.mesh.provider == "none":
         return ()
     wanted = pod.spec.certificate
-    proxied = pod.injected or pod.spec.runs == "egress-gateway"
+    proxied = pod.injected or pod.spec.runs in GATEWAYS
     if not proxied and wanted.identity is None and wanted.issuer == "mesh":
         return ()
     return (Request(node.name, wanted.issuer, uris=(wanted.identity or spiffe_id(plan, pod),)),)
@@ -45,7 +49,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         ]
     if spec.runs == "client":
         return Runtime(programs=(Program("app", ("sleep", "infinity")),), files=tuple(files))
-    if spec.runs == "egress-gateway":
+    if spec.runs in GATEWAYS:
         return Runtime(files=tuple(files))
     config = {
         "name": node.pod.workload,
@@ -55,3 +59,19 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     files.append(NodeFile("app.json", json.dumps(config)))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/app.json")
     return Runtime(programs=(Program("app", argv, Ready("log", '"ready"')),), files=tuple(files))
+
+
+def keeps_log(node: Node) -> bool:
+    """Say whether every flow to this pod is in its log: a client answers nobody, and logs nothing."""
+    return isinstance(node.spec, Workload) and node.spec.runs == "http"
+
+
+def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
+    """Yield the requests that an http workload answered, and as which version."""
+    if program != "app" or not keeps_log(node):
+        return
+    for event in json_lines(lines):
+        if event.get("event") == "request":
+            facts = facts_of(event, ("method", "path", "host", "status", "version", "token"))
+            flow = tcp(event.get("peer"), event.get("local"))
+            yield Sighting(node.name, "log", "request", event["time"], flow, None, facts)

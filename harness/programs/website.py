@@ -190,6 +190,7 @@ class _Conversation:
             path=request.path if request else None,
             host=fields.get("host"),
             status=status,
+            version=self._config.get("version"),
             tls=self._tls,
             user_agent=fields.get("user-agent"),
             token=fields.get("x-egresslab-token"),

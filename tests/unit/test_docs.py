@@ -14,7 +14,7 @@ import harness
 from harness import expect_model, lab_model, scenario_model, schema, source
 from harness.lab import parse_lab
 from harness.lab_model import Entry
-from harness.nodes import database, echo, egress_proxy, firewall, forward_proxy, mesh_host, website
+from harness.nodes import client, database, echo, egress_proxy, firewall, forward_proxy, mesh_host, website
 from harness.scenario import load_scenarios
 
 ROOT = Path(harness.__file__).resolve().parent.parent
@@ -35,6 +35,8 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "namespaces.NAME.workloads.NAME.certificate": lab_model.Certificate,
     "namespaces.NAME.workloads.NAME.egress": lab_model.EgressGateway,
     "services.NAME": lab_model.Service,
+    "routes.NAME": lab_model.Route,
+    "routes.NAME.to, each destination": lab_model.Destination,
     "egress-proxy": egress_proxy.Spec,
     "egress-proxy: virtual_servers.NAME": egress_proxy.VirtualServer,
     "egress-proxy: virtual_servers.NAME.snat": egress_proxy.Snat,
@@ -46,6 +48,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "website": website.Spec,
     "echo": echo.Spec,
     "mesh-host": mesh_host.Spec,
+    "client": client.Spec,
     "database": database.Spec,
 }
 SCENARIO_SECTIONS: dict[str, type[Entry]] = {

@@ -28,10 +28,19 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "b
 # annotations only do not count: they need not exist when the program runs.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("programs",),  # what runs inside nodes; embedded by drivers
-    ("errors", "scalars", "lookup", "ready", "discovery", "scheduling", "identity"),  # on their own feet
+    (
+        "errors",
+        "scalars",
+        "lookup",
+        "ready",
+        "discovery",
+        "scheduling",
+        "identity",
+        "binomial",
+    ),  # on their own feet
     ("netlink", "tools", "source", "pcapng", "lab_words"),
     ("bpf", "lab_model", "shipped"),
-    ("stream", "expect_model"),
+    ("stream", "expect_model", "route_checks"),
     ("capture",),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),

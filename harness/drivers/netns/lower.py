@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from harness.drivers.netns.layout import Layout, Neighbour, Nic, Route, Space
-from harness.plan import Bindings, Node, Plan, Runtime
+from harness.plan import Bindings, Node, Plan, Runtime, entrances
 
 _GATEWAY = "169.254.1.1"
 """Every pod's next hop, as Calico has it: a link-local address that its node answers for."""
@@ -38,7 +38,8 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
             if nic.peer_space is not None:
                 taps[nic.peer_space, nic.peer_name] = f"{nic.peer_space}.{nic.peer_name}"
     outside = [node for node in plan.nodes if node.placement != "pod"]
-    hosts = "".join(f"{bindings.address(node)} {node.name}\n" for node in outside)
+    named = {node.name: bindings.address(node) for node in outside} | entrances(plan, bindings)
+    hosts = "".join(f"{address} {name}\n" for name, address in named.items())
     return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
 
 
