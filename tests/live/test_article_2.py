@@ -9,10 +9,11 @@ import pytest
 from small_lab import own_name
 
 from harness import ready, shipped
+from harness.comparison import compare
 from harness.drivers.netns.lab import NamespaceLab, stand_up
 from harness.lab import load_lab
 from harness.plan import make_plan
-from harness.run import Session
+from harness.run import Result, Session
 from harness.running import Mark
 from harness.scenario import load_scenarios
 
@@ -43,6 +44,12 @@ def database() -> Iterator[NamespaceLab]:
     yield from _standing("legacy-database")
 
 
+@pytest.fixture(scope="module")
+def ways() -> Iterator[NamespaceLab]:
+    """Stand the lab of the three ways up."""
+    yield from _standing("three-ways")
+
+
 def _standing(name: str) -> Iterator[NamespaceLab]:
     path = shipped.find_lab(name)
     source = (str(path), path.read_text(encoding="utf-8"))
@@ -53,11 +60,15 @@ def _standing(name: str) -> Iterator[NamespaceLab]:
         lab.close()
 
 
-def not_held(lab: NamespaceLab) -> list[str]:
-    """Run every shipped scenario of a lab and return the verdicts of those that are not held at the first try."""
+def results_of(lab: NamespaceLab) -> list[Result]:
+    """Run every shipped scenario of a lab."""
     items = [item for path in shipped.scenario_paths(lab.plan.lab.lab) for item in load_scenarios(path)]
     session = Session(lab, items)
-    results = [session.run(item) for item in items]
+    return [session.run(item) for item in items]
+
+
+def not_held(results: list[Result]) -> list[str]:
+    """Return the verdicts of those results that are not held at the first try."""
     return [
         f"{result.item.id}: {result.verdict}"
         for result in results
@@ -90,7 +101,7 @@ def ask(lab: NamespaceLab, statement: str, password: str = KNOWN) -> CommandResu
 
 def test_every_scenario_of_the_echo_holds(echo: NamespaceLab) -> None:
     """The good container is answered, all others and all ways round the proxy are not, each at the first try."""
-    assert not_held(echo) == []
+    assert not_held(results_of(echo)) == []
 
 
 def test_hi_is_answered_in_capitals_and_the_rejected_get_nothing(echo: NamespaceLab) -> None:
@@ -121,7 +132,7 @@ def test_the_echo_knows_its_client_by_the_tenants_address_only(echo: NamespaceLa
 
 def test_every_scenario_of_the_database_holds(database: NamespaceLab) -> None:
     """One application reads the database; nobody else does, however they come, each at the first try."""
-    assert not_held(database) == []
+    assert not_held(results_of(database)) == []
 
 
 def test_the_database_stands_at_once(database: NamespaceLab) -> None:
@@ -164,3 +175,46 @@ def test_the_databases_log_is_a_witness_of_connections(database: NamespaceLab) -
 
 def _log(lab: NamespaceLab) -> str:
     return "\n".join(lines_of(lab, "database mariadbd"))
+
+
+def test_three_ways_are_attacked_alike_and_compared(ways: NamespaceLab) -> None:
+    """Every scenario holds, and the table has each attack at each way: what got through, who stopped the rest."""
+    results = results_of(ways)
+    assert not_held(results) == []
+    found = compare(results)
+    assert found is not None
+    gateway, checking, host, proxy = found.columns
+    assert len(found.cells) == len(found.rows) * len(found.columns) == 32
+    through = {key: cell for key, cell in found.cells.items() if cell.startswith("gets through")}
+    strangers = ("another namespace", "another service account", "the application's taken-over address")
+    from_the_node = "straight to the server from the gateways' node"
+    assert through == {
+        ("the application that may", gateway): "gets through as gateway-0",
+        ("the application that may", checking): "gets through as gateway-0",
+        ("the application that may", host): "gets through as agent-0",
+        ("the application that may", proxy): "gets through as snat/trusted",
+        **{(stranger, gateway): "gets through as gateway-0" for stranger in strangers},
+        (from_the_node, gateway): "gets through as gateway-0",
+        (from_the_node, checking): "gets through as gateway-0",
+    }
+    assert found.cells["another namespace", host] == "stopped at mesh-host by 'authorization-policy'"
+    assert found.cells[from_the_node, proxy] == "stopped at firewall by 'default'"
+
+
+def test_the_server_behind_the_hosts_envoy_knows_loopback_only(ways: NamespaceLab) -> None:
+    """It has no other client than its own host's Envoy, and one connection for each that the Envoy let through."""
+    for pod in ("trusted/sleep", "default/sleep"):
+        ways.run(pod, ["sh", "-c", "echo hi | nc -N mesh-host.egress 9000"], seconds=SECONDS)
+    ready.until("the end is logged", lambda: len(_accepts(ways)) == len(_permitted(ways)), seconds=5)
+    assert {event["peer"].partition(":")[0] for event in _accepts(ways)} == {"127.0.0.1"}
+    assert {event["names"] for event in _permitted(ways)} == {"spiffe://cluster.local/ns/trusted/sa/sleep"}
+
+
+def _accepts(lab: NamespaceLab) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in lines_of(lab, "mesh-host server")]
+    return [event for event in events if event["event"] == "accept"]
+
+
+def _permitted(lab: NamespaceLab) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in lines_of(lab, "mesh-host envoy") if line.startswith("{")]
+    return [event for event in events if str(event.get("decision")).startswith("permit")]

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-ECHO, DATABASE = "echo-without-envoy", "legacy-database"
+ECHO, DATABASE, WAYS = "echo-without-envoy", "legacy-database", "three-ways"
+
+OTHER = "spiffe://cluster.local/ns/default/sa/sleep"
+"""Whom every way that asks for identities must refuse."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,29 @@ def _other_password(lab: dict[str, Any]) -> None:
 
 def _no_rows(lab: dict[str, Any]) -> None:
     lab["outside"]["database"]["statements"].pop()
+
+
+def _gateway_for_everyone(lab: dict[str, Any]) -> None:
+    lab["namespaces"]["egress"]["workloads"]["checking-gateway"]["egress"]["allow"].append(OTHER)
+
+
+def _mesh_host_for_everyone(lab: dict[str, Any]) -> None:
+    lab["outside"]["mesh-host"]["allow"].append(OTHER)
+
+
+def _no_way_to_the_mesh_host(lab: dict[str, Any]) -> None:
+    rules = lab["outside"]["firewall"]["rules"]
+    rules[:] = [rule for rule in rules if rule["to"] != "mesh-host"]
+
+
+def _squatter_elsewhere(lab: dict[str, Any]) -> None:
+    lab["namespaces"]["default"]["workloads"]["squatter"]["node"] = "agent-0"
+
+
+def _every_node_for_the_gateway(lab: dict[str, Any]) -> None:
+    for rule in lab["outside"]["firewall"]["rules"]:
+        if rule["to"] == "gateway-echo":
+            rule["from"] = "nodes"
 
 
 CASES = {
@@ -140,6 +166,48 @@ CASES = {
     ),
     "database-with-another-password": Case(
         DATABASE, _other_password, "the ledger reads a balance", "billing/ledger", "Access denied for user"
+    ),
+    "ways-checking-gateway-for-another-namespace": Case(
+        WAYS,
+        _gateway_for_everyone,
+        "another namespace is rejected by the checking gateway",
+        "egress/checking-gateway",
+        "PERMITTED by 'authorization-policy'",
+    ),
+    "ways-firewall-knows-no-node": Case(
+        WAYS,
+        _every_node_for_the_gateway,
+        "a pod without a sidecar does not reach the egress gateway's server",
+        "firewall",
+        "allow by 'gateway-node-to-echo'",
+    ),
+    "ways-nobody-else-on-the-gateways-node": Case(
+        WAYS,
+        _squatter_elsewhere,
+        "a pod on the gateways' node reaches the egress gateway's server: the hole",
+        "gateway-echo",
+        "nothing; last seen at firewall",
+    ),
+    "ways-mesh-host-for-another-namespace": Case(
+        WAYS,
+        _mesh_host_for_everyone,
+        "another namespace is rejected by the Envoy on the server's host",
+        "mesh-host/server",
+        "log: accept 127.0.0.1:",
+    ),
+    "ways-mesh-host-cut-off": Case(
+        WAYS,
+        _no_way_to_the_mesh_host,
+        "the Envoy on the server's host lets the application pass",
+        "mesh-host",
+        "nothing; last seen at firewall",
+    ),
+    "ways-proxy-dials-for-the-rejected": Case(
+        WAYS,
+        _fault("reject-then-dial-quietly"),
+        "another namespace is rejected by the external proxy",
+        "proxy-echo",
+        "which no record accounts for",
     ),
     "database-without-rows": Case(
         DATABASE, _no_rows, "the ledger reads a balance", "billing/ledger", "the client shows 'Grace'"
