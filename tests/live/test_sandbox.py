@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from small_lab import ALLOWED, REJECTED, Files, Standing, own_name, standing, wr
 
 import harness
 from harness import ready
+from harness.drivers import netns
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import owner_id
 
@@ -213,3 +215,18 @@ def test_commands_that_are_not_there_harm_no_other(lab: Standing) -> None:
         started = client.call("exec", node=POD, argv=["sh", "-c", f"exit {number}"])["child"]
         assert client.call("wait", child=started, seconds=_SECONDS)["code"] == number
     client.close()
+
+
+def test_commands_started_at_once_inherit_nothing_of_each_other(lab: Standing) -> None:
+    """A command has its three streams and no more: another's pipe held open would keep that one from its end."""
+
+    def listed(_: int) -> frozenset[str]:
+        mine = netns.attach(lab.lab.name)
+        try:
+            return frozenset(mine.run("bigip", ("ls", "/proc/self/fd"), seconds=_SECONDS).stdout.split())
+        finally:
+            mine.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        # the fourth is the folder that is being listed
+        assert set(threads.map(listed, range(60))) == {frozenset("0123")}

@@ -139,6 +139,8 @@ class Children:
         elif command.streams is not None:
             actions += [(os.POSIX_SPAWN_DUP2, fd, stream) for stream, fd in enumerate(command.streams)]
         with self._lock:  # the reaper files the exit under this lock, so that a quick death is not missed
+            # libraries open descriptors, too: libnftables a netlink socket for each node, which nobody else may have
+            sys_.keep_descriptors_to_itself()
             pid = os.posix_spawnp(
                 command.argv[0],
                 list(command.argv),

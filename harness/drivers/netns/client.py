@@ -88,7 +88,7 @@ class Client:
             sent = socket.send_fds(self._link, [request], fds) if fds else 0
             self._link.sendall(request[sent:])
             while b"\n" not in self._rest:
-                data, more, _, _ = socket.recv_fds(self._link, 1 << 20, 4)
+                data, more, _, _ = socket.recv_fds(self._link, 1 << 20, 4, socket.MSG_CMSG_CLOEXEC)
                 received += more
                 if not data:
                     raise ConnectionResetError

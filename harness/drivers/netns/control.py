@@ -63,7 +63,9 @@ class Connection:
             rest = b""
             fds: list[int] = []
             while True:
-                data, received, _, _ = socket.recv_fds(self._link, 1 << 16, _MOST_DESCRIPTORS)
+                data, received, _, _ = socket.recv_fds(
+                    self._link, 1 << 16, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                )
                 if not data:
                     break
                 fds += received

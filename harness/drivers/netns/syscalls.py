@@ -28,6 +28,8 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 AT_RECURSIVE = 0x8000
 _AT_FDCWD = -100
+_SYS_CLOSE_RANGE = 436
+_CLOSE_RANGE_CLOEXEC = 4
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture (asm-generic)
 
 PR_SET_PDEATHSIG = 1
@@ -54,6 +56,12 @@ def _checked(what: str, result: int) -> int:
 def unshare(flags: int) -> None:
     """Give the calling thread namespaces of its own."""
     _checked("unshare", _libc.unshare(flags))
+
+
+def keep_descriptors_to_itself() -> None:
+    """Mark every descriptor but the three streams to be closed in programs that start (close_range(2))."""
+    result = _libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(3), ctypes.c_uint(2**32 - 1), _CLOSE_RANGE_CLOEXEC)
+    _checked("close_range", result)
 
 
 def setns(fd: int, kind: int = 0) -> None:
