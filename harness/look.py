@@ -7,7 +7,6 @@ import datetime as dt
 import os
 import select
 import signal
-import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -179,7 +178,7 @@ def execute(  # noqa: PLR0913 - the options of one command
     try:
         name = find_node(lab.plan, node, namespace).name
         if tty:
-            child, master = lab.interactive(name, list(command), None)
+            child, master = lab.interactive(name, list(command), None, _size())
         else:
             nothing = os.open(os.devnull, os.O_RDONLY)
             child, master = lab.interactive(name, list(command), (0 if stdin else nothing, 1, 2)), None
@@ -220,8 +219,7 @@ def _relay_terminal(master: int) -> None:
     saved = termios.tcgetattr(ours) if os.isatty(ours) else None
     if saved is not None:
         modes.setraw(ours)
-        _copy_size(ours, master)
-        signal.signal(signal.SIGWINCH, lambda *_: _copy_size(ours, master))
+        signal.signal(signal.SIGWINCH, lambda *_: _copy_size(master))
     watched = [master, ours]
     try:
         while True:
@@ -241,13 +239,21 @@ def _relay_terminal(master: int) -> None:
         os.close(master)
 
 
-def _copy_size(ours: int, master: int) -> None:
-    import fcntl  # noqa: PLC0415 - only where there is a terminal
+def _size() -> tuple[int, int]:
+    """Return the rows and columns of our terminal; where there is none, those that a terminal always had."""
     import termios  # noqa: PLC0415 - only where there is a terminal
 
-    size = fcntl.ioctl(ours, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+    try:
+        return termios.tcgetwinsize(sys.stdin.fileno())
+    except termios.error:
+        return 24, 80
+
+
+def _copy_size(master: int) -> None:
+    import termios  # noqa: PLC0415 - only where there is a terminal
+
+    with contextlib.suppress(termios.error):
+        termios.tcsetwinsize(master, _size())
 
 
 def print_logs(  # noqa: PLR0913 - the options of one command

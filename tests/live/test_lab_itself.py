@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import termios
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -316,8 +317,9 @@ def test_exec_gives_a_terminal(bookinfo: NamespaceLab) -> None:
     script = "tty; stty size; read word; echo got:$word; exit 5"
     argv = [*EGRESSLAB, "exec", "-it", "--lab", bookinfo.name, "firewall", "--"]
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (33, 99))
     with subprocess.Popen(
-        [*argv, "sh", "-c", f"stty rows 33 cols 99; {script}"],
+        [*argv, "sh", "-c", script],
         stdin=slave,
         stdout=slave,
         stderr=slave,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ready
+from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.launch import crash_report
 from harness.drivers.netns.watcher import PROTOCOL, control_name
 from harness.errors import GoneError, LabError
@@ -88,7 +89,7 @@ class Client:
             sent = socket.send_fds(self._link, [request], fds) if fds else 0
             self._link.sendall(request[sent:])
             while b"\n" not in self._rest:
-                data, more, _, _ = socket.recv_fds(self._link, 1 << 20, 4, socket.MSG_CMSG_CLOEXEC)
+                data, more = sys_.receive(self._link, 1 << 20, 4)
                 received += more
                 if not data:
                     raise ConnectionResetError

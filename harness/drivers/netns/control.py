@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, netlink
+from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.operations import Operations, Wrong
 from harness.drivers.netns.watcher import PROTOCOL
 
@@ -63,9 +64,7 @@ class Connection:
             rest = b""
             fds: list[int] = []
             while True:
-                data, received, _, _ = socket.recv_fds(
-                    self._link, 1 << 16, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-                )
+                data, received = sys_.receive(self._link, 1 << 16, _MOST_DESCRIPTORS)
                 if not data:
                     break
                 fds += received

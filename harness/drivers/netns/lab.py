@@ -138,16 +138,25 @@ class NamespaceLab:
         return CommandResult(tuple(argv), code, *streams)
 
     def interactive(
-        self, node: str, argv: Sequence[str], fds: tuple[int, int, int] | None
+        self,
+        node: str,
+        argv: Sequence[str],
+        fds: tuple[int, int, int] | None,
+        size: tuple[int, int] = (24, 80),
     ) -> tuple[int | None, int | None]:
-        """Start a command on our own streams, or on a new terminal when `fds` is None.
+        """Start a command on our own streams, or on a new terminal of `size` (rows, columns) when `fds` is None.
 
         Nodes give it the capabilities that an administrator has there; pods, as in Kubernetes, do not. Returns
         (child number, the terminal's master); the child is None when the program is not there.
         """
         capable = self.plan.node(node).placement != "pod"
         told, master = self._client.call_for_fd(
-            "exec", node=node, argv=list(argv), terminal=fds is None, capable=capable, fds=fds or ()
+            "exec",
+            node=node,
+            argv=list(argv),
+            terminal=size if fds is None else None,
+            capable=capable,
+            fds=fds or (),
         )
         return told["child"], master
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import socket
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -89,8 +90,8 @@ class Operations:
         node: str,
         argv: list[str],
         environment: dict[str, str] | None = None,
-        terminal: bool = False,  # noqa: FBT001, FBT002 - as above
-        capable: bool = False,  # noqa: FBT001, FBT002
+        terminal: tuple[int, int] | None = None,
+        capable: bool = False,  # noqa: FBT001, FBT002 - as above
         fds: list[int] | None = None,
     ) -> Any:
         built = self._lab.spaces.get(node)
@@ -100,6 +101,8 @@ class Operations:
         if self._lab.payload.library_path:
             full["LD_LIBRARY_PATH"] = self._lab.payload.library_path
         master, slave = os.openpty() if terminal else (None, None)
+        if terminal and slave is not None:
+            termios.tcsetwinsize(slave, terminal)  # before the command can ask
         try:
             child = self._lab.children.start(
                 Command(

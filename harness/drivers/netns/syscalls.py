@@ -43,6 +43,8 @@ _SO_ATTACH_FILTER = 26
 _BPF_RETURN = 0x06
 _CAPABILITY_VERSION_3 = 0x20080522
 
+_INT = struct.Struct("i")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -62,6 +64,18 @@ def keep_descriptors_to_itself() -> None:
     """Mark every descriptor but the three streams to be closed in programs that start (close_range(2))."""
     result = _libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(3), ctypes.c_uint(2**32 - 1), _CLOSE_RANGE_CLOEXEC)
     _checked("close_range", result)
+
+
+def receive(link: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Receive at most `size` bytes and `most` descriptors, which programs that start at this moment do not get.
+
+    socket.recv_fds ignores its flags (Python 3.11 to 3.13).
+    """
+    room = socket.CMSG_LEN(most * _INT.size)
+    data, ancillary, _, _ = link.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+    found = [part for level, kind, part in ancillary if (level, kind) == rights]
+    return data, [fd for part in found for (fd,) in _INT.iter_unpack(part)]
 
 
 def setns(fd: int, kind: int = 0) -> None:
