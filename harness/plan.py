@@ -106,11 +106,16 @@ class Bindings:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a node; its path is relative to the node's private folder."""
+    """A file of a node; its path is relative to the node's private folder.
+
+    Where another content takes the place of a `live` one, programs that run keep running: they notice by themselves
+    that a new file was renamed over the old.
+    """
 
     path: str
     content: str
     mode: int = 0o644
+    live: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ class Change:
             yield f"~ {one.space.name}: {', '.join(parts) or 'neighbours'}"
         again = {(start.space, start.name) for start in self.starts} & set(self.stops)
         yield from (f"~ {space}: {name} is started anew" for space, name in sorted(again))
+        anew = {space for space, _ in again}
+        replaced = {file.node for file in self.files if file.live} - anew - {space.name for space in self.new}
+        yield from (f"~ {node}: files are replaced" for node in sorted(replaced))
 
 
 def difference(old: Payload, new: Payload) -> Change:
@@ -57,7 +60,8 @@ def difference(old: Payload, new: Payload) -> Change:
     files = tuple(file for file in new.files if known.get(file.path) != file or file.node not in stays)
     paths = {file.path for file in new.files}
     gone = [file for file in old.files if file.path not in paths or file.node not in stays]
-    touched = {file.node for file in (*gone, *files)}
+    replaced = {file for file in files if file.live and file.node in same and file.path in known}
+    touched = {file.node for file in (*gone, *files) if file not in replaced}
     running = {(start.space, start.name): start for start in old.starts}
     wanted = {(start.space, start.name): start for start in new.starts}
     left = {

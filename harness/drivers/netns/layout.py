@@ -84,12 +84,13 @@ class Start:
 
 @dataclass(frozen=True)
 class PlacedFile:
-    """A file of a node, at its path in the sandbox; files of all nodes have no node."""
+    """A file of a node, at its path in the sandbox; files of all nodes have no node, live ones need no new start."""
 
     node: str
     path: str
     content: str
     mode: int
+    live: bool = False
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
         for program in runtime.programs
     ]
     files = [
-        PlacedFile(node, f"{bindings.folder(node)}/{file.path}", file.content, file.mode)
+        PlacedFile(node, f"{bindings.folder(node)}/{file.path}", file.content, file.mode, file.live)
         for node, runtime in runtimes.items()
         for file in runtime.files
     ]
