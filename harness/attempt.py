@@ -34,6 +34,8 @@ TOGETHER = 64
 """How many probes share a window, and are in flight at once."""
 
 _PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
+_INTERCEPTED = (":15001", ":15006")
+"""Where a pod's outgoing and incoming connections are redirected to: its sidecar logs each."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -154,7 +156,6 @@ def _unfinished(passport: Passport, plan: Plan, bindings: Bindings) -> Iterator[
     Not every proxy logs a connection before its end: one that arrived at a listener and is in no line is missing.
     """
     states: dict[tuple[str, str], set[str]] = {}
-    sidecar = f"{passport.pod} {SIDECAR}"
     logged = {(sighting.at, sighting.flow) for sighting in passport.sightings if sighting.witness == "log"}
     listening = set(_listening(plan, bindings))
     silent: set[str] = set()
@@ -162,8 +163,9 @@ def _unfinished(passport: Passport, plan: Plan, bindings: Bindings) -> Iterator[
         number = sighting.facts.get("conn") or sighting.facts.get("connection")
         if sighting.witness == "log" and number is not None:
             states.setdefault((sighting.at, number), set()).add(sighting.event)
-        redirected = sighting.facts.get("translated", "").endswith(":15001")
-        if sighting.at == passport.pod and redirected and (sidecar, sighting.flow) not in logged:
+        redirected = sighting.facts.get("translated", "").endswith(_INTERCEPTED)
+        sidecar = f"{sighting.at} {SIDECAR}"
+        if redirected and (sidecar, sighting.flow) not in logged:
             yield sidecar, "its log of the connection"
         arrived = f"{sighting.flow.dst}:{sighting.flow.dport}" if sighting.flow else ""
         if sighting.event == "opening" and (sighting.at, arrived) in listening:

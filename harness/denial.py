@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from harness.evidence import SIDECAR, Evidence, Finding, Sighting
+from harness.evidence import APP, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.scenario import Denied
 from harness.sightings import inverse
@@ -25,10 +25,10 @@ class Answer(Enum):
 
 def answer_of(hop: str, evidence: Evidence, passport: Passport) -> Answer:
     """Return the strongest answer that the hop's own taps saw going out to the flow's client side."""
-    place = {SIDECAR: passport.pod, "node": passport.host}.get(hop, hop)
+    place = passport.host if hop == "node" else evidence.place_of(hop)
     answers: set[Answer] = set()
     for packet in evidence.recorded.packets:
-        if not packet.outgoing or not _is_at(packet.tap, place):
+        if not packet.outgoing or not _is_at(packet.tap, place, hop.partition(" ")[2]):
             continue
         if packet.icmp is not None and packet.icmp[2] in passport.flows:
             answers.add(Answer.ICMP)
@@ -103,7 +103,8 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         yield Finding("denied", "broken", hop, wanted, f"nothing of the flow; last seen at {last}")
         return
     for sighting in found:
-        verdict = sighting.facts.get("verdict", sighting.event)
+        refused = "refused" if sighting.facts.get("refused") else sighting.event
+        verdict = sighting.facts.get("verdict", refused)
         rule = rule_of(sighting)
         good = _denies(sighting) and expected.by in (None, rule)
         yield Finding("denied", "held" if good else "broken", hop, wanted, _words(sighting, verdict, rule))
@@ -140,5 +141,7 @@ def _words(sighting: Sighting, verdict: str, rule: str) -> str:
     return f"{verdict}{by}{identity}{reason}"
 
 
-def _is_at(tap: str, place: str) -> bool:
-    return tap.startswith(place + ".")
+def _is_at(tap: str, place: str, container: str) -> bool:
+    """Say whether a tap is a hop's: what a server's sidecar tells its app, over loopback, is no answer to a client."""
+    mine = tap.startswith(place + ".")
+    return mine and (not container or (container == APP) == tap.endswith(".lo"))

@@ -15,7 +15,9 @@ from harness.scenario import Item
 Witness = Literal["log", "conntrack", "nflog", "tap"]
 State = Literal["held", "broken", "unknown"]
 SIDECAR = "sidecar"
-"""In a path: the Envoy beside the pod that the flow leaves from."""
+"""As a hop: the Envoy beside the pod that the flow leaves from; `NAMESPACE/POD sidecar` is another pod's."""
+APP = "app"
+"""In `NAMESPACE/POD app`: what runs behind that pod's sidecar, as a hop of its own."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,20 @@ class Evidence:
         return self.lost_at(hop)
 
     def place_of(self, hop: str) -> str:
-        """Return the node of a hop: itself, or of a hop within a node (`mesh-host/server`) what it is in."""
+        """Return the node of a hop: itself, or of a hop within a node what it is in.
+
+        `sidecar` is in the pod that sends, `shop/web app` in that pod, `mesh-host/server` in that host.
+        """
+        if hop == SIDECAR:
+            return self.attempt.pod
+        hop = hop.partition(" ")[0]
         outer = hop.rpartition("/")[0]
         names = {node.name for node in self.plan.nodes}
         return outer if hop not in names and outer in names else hop
 
     def lost_at(self, hop: str) -> str | None:
         """Say what a hop's records have lost: a tap that is blind, or losses; None if nothing."""
-        node = self.attempt.pod if hop == SIDECAR else self.place_of(hop)
+        node = self.place_of(hop)
         for tap in self.recorded.blind:
             if tap.rpartition(".")[0] == node:
                 return f"the tap {tap} is blind"

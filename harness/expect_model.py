@@ -20,6 +20,10 @@ def _count(value: Any) -> Any:
     raise ValueError(f"{shown(value)} is not a count such as 3 or '>= 3'")
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, dict | Identity) else value
+
+
 FieldName = Annotated[str, Form(r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+$", "a packet's field such as IP.ttl")]
 LayerName = Annotated[str, Form(r"^[A-Za-z0-9_]+$", "a packet's layer such as TCP")]
 Layers = Annotated[
@@ -54,6 +58,11 @@ class Identity(Entry):
     is_: SpiffeId = Field(alias="is")
 
 
+Identities = Annotated[
+    tuple[Identity, ...], BeforeValidator(_one_or_more, json_schema_input_type=Identity | list[Identity])
+]
+
+
 class Source(Entry):
     """The client address that a hop saw: `snat/<pool>`, `node`, `pod`, or the name of an outside node.
 
@@ -62,6 +71,13 @@ class Source(Entry):
 
     at: Line | None = None
     is_: Line = Field(alias="is")
+
+
+class MtlsMode(Entry):
+    """How the flow reached a pod, by the bytes on the wire there and by whom its sidecar verified."""
+
+    at: Line
+    is_: Literal["mutual", "plain"] = Field(alias="is")
 
 
 class Packets(Entry):
@@ -82,8 +98,9 @@ class Outcome(Entry):
     """What may stand under each of the three outcomes."""
 
     client: Client | None = None
-    identity: Identity | None = None
+    identity: Identities = ()
     source: Source | None = None
+    mtls_mode: MtlsMode | None = None
     packets: tuple[Packets, ...] = ()
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from harness import lab_checks, source
 from harness.errors import InputError
 from harness.lab_model import (
+    SERVING,
     Attachment,
     Attachments,
     Authority,
     Bgp,
     Certificate,
     Cluster,
+    Database,
     Destination,
     EgressGateway,
     Entry,
@@ -44,6 +46,7 @@ from harness.lab_words import (
     Port,
     Ports,
     SpiffeId,
+    Word,
 )
 from harness.route_checks import GATEWAY, GATEWAYS
 from harness.validation import examine
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_COMPLAINTS",
+    "SERVING",
     "Address",
     "Addresses",
     "Attachment",
@@ -62,6 +66,7 @@ __all__ = [
     "Certificate",
     "Cidr",
     "Cluster",
+    "Database",
     "Destination",
     "EgressGateway",
     "Entry",
@@ -85,6 +90,7 @@ __all__ = [
     "Route",
     "Service",
     "SpiffeId",
+    "Word",
     "Workload",
     "load_lab",
     "outside_kinds",
@@ -128,7 +134,7 @@ def services(lab: Lab) -> dict[str, Service]:
     found = {f"{service.namespace}/{name}": service for name, service in lab.services.items()}
     for namespace, tenant in lab.namespaces.items():
         for workload, spec in tenant.workloads.items():
-            if spec.runs in ("http", GATEWAY) and spec.port is not None:
+            if spec.runs in (*SERVING, GATEWAY) and spec.port is not None:
                 automatic = Service(namespace=namespace, port=spec.port, selector=workload)
                 found.setdefault(f"{namespace}/{workload}", automatic)
     return found

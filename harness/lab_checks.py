@@ -201,6 +201,10 @@ def _namespace(name: str, namespace: Namespace, lab: Lab) -> Found:
 def _workload(spec: Workload, lab: Lab) -> Found:
     if spec.runs != "client" and spec.port is None:
         yield (), f"a workload that runs {spec.runs} needs a 'port'"
+    if spec.runs == "database" and spec.database is None:
+        yield (), "a workload that runs database needs a 'database': its schema and users"
+    if spec.runs != "database" and spec.database is not None:
+        yield ("database",), f"'database' is for a workload that runs database; this one runs {spec.runs}"
     if spec.inject and lab.mesh.provider == "none":
         yield ("inject",), "sidecars need a mesh, and 'provider' is none"
     if spec.runs == "egress-gateway":
@@ -280,9 +284,13 @@ def _endpoint(endpoint: str, lab: Lab) -> str | None:
 
 
 def _mtls(lab: Lab) -> Found:
-    for key in lab.mesh.mtls.overrides:
+    policy = lab.mesh.mtls
+    for word, key in (
+        *(("overrides", key) for key in policy.overrides),
+        *(("clients", key) for key in policy.clients),
+    ):
         name, slash, workload = key.partition("/")
-        place = ("mesh", "mtls", "overrides", key)
+        place = ("mesh", "mtls", word, key)
         namespace = lab.namespaces.get(name)
         if namespace is None:
             yield place, f"unknown namespace {name!r}; {nearest(name, list(lab.namespaces))}"

@@ -14,6 +14,7 @@ from harness import lookup
 from harness.lab_words import (
     Address,
     Cidr,
+    Duration,
     Flag,
     Form,
     Label,
@@ -24,6 +25,7 @@ from harness.lab_words import (
     Names,
     Port,
     SpiffeId,
+    Word,
     shown,
 )
 
@@ -40,6 +42,9 @@ def _attachments(value: Any) -> Any:
 
 
 Mtls = Literal["strict", "permissive", "disable"]
+ClientTls = Literal["istio_mutual", "disable"]
+SERVING = ("http", "database")
+"""What a workload can run that has a service of the workload's name."""
 
 
 class Entry(BaseModel):
@@ -116,10 +121,18 @@ class Authority(Entry):
 
 
 class MtlsPolicy(Entry):
-    """What the mesh's servers accept; a namespace or `namespace/workload` overrides the default."""
+    """What the mesh's servers accept, and what its clients send; by namespace or `namespace/workload`.
+
+    The words are Istio's: PeerAuthentication's modes, and DestinationRule's TLS modes. A client that is not named
+    sends mutual TLS to whoever accepts it (auto mTLS). `detection_timeout` is how long a permissive server waits for
+    a client's first bytes before it takes the connection for plain text (MeshConfig protocolDetectionTimeout; 0s:
+    without end, Istio's default).
+    """
 
     default: Mtls = "permissive"
     overrides: dict[Line, Mtls] = {}
+    clients: dict[Line, ClientTls] = {}
+    detection_timeout: Duration = "0s"
 
 
 class Mesh(Entry):
@@ -138,6 +151,14 @@ class Certificate(Entry):
     identity: SpiffeId | None = None
 
 
+class Database(Entry):
+    """What a MariaDB holds: a schema, who may read and write it, and the statements that fill it."""
+
+    schema_: Word = Field(alias="schema")
+    users: dict[Word, Line] = Field(min_length=1)
+    statements: Lines = ()
+
+
 class EgressGateway(Entry):
     """Where an egress gateway goes on to (`node:port`), and whom of the mesh it lets pass; without `allow` all."""
 
@@ -150,8 +171,9 @@ class EgressGateway(Entry):
 class Workload(Entry):
     """A deployment: one pod, or one for each of its versions."""
 
-    runs: Literal["http", "client", "egress-gateway", "ingress-gateway"]
+    runs: Literal["http", "client", "database", "egress-gateway", "ingress-gateway"]
     port: Port | None = None
+    database: Database | None = None
     versions: Labels = ()
     service_account: Name = "default"
     inject: Flag | None = None

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
 
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
 
 @dataclass(frozen=True)
 class Form:
@@ -35,6 +37,14 @@ class Form:
         if not re.search(self.pattern, value) or value.endswith("\n") or len(value) > self.longest:
             raise ValueError(f"{shown(value)} is not {self.phrase}")
         return value
+
+
+def seconds_of(duration: str) -> float:
+    """Return a duration such as `300ms`, `5s` or `2m` in seconds; raises ValueError for another form."""
+    found = re.fullmatch(r"([0-9.]+)(ms|s|m)", duration)
+    if found is None:
+        raise ValueError(f"{shown(duration)} is not a duration such as 300ms, 5s or 2m")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def shown(value: object) -> str:
@@ -97,6 +107,13 @@ SpiffeId = Annotated[
     ),
 ]
 Line = Annotated[str, Form(r"^[^\x00-\x1f]*$", "text on one line", 253)]
+Word = Annotated[
+    str,
+    Form(r"^[a-z][a-z0-9_]*$", "a word (at most 64 lower-case letters, digits and '_', a letter first)", 64),
+]
+"""What may be the name of a schema or a user (MariaDB: at most 64 characters)."""
+
+Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]

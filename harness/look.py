@@ -18,7 +18,7 @@ import click
 from harness import shipped
 from harness.commands import only_lab
 from harness.errors import InputError
-from harness.lab import load_lab
+from harness.lab import SERVING, load_lab
 from harness.lookup import nearest
 from harness.plan import Node, Plan, endpoints, make_plan
 from harness.running import Driver
@@ -125,7 +125,14 @@ def _taps(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for node in lab.plan.nodes:
         taps = (
-            [f"{node.name}.eth0"]
+            [
+                f"{node.name}.eth0",
+                *(
+                    [f"{node.name}.lo"]
+                    if node.pod and node.pod.injected and node.pod.spec.runs in SERVING
+                    else []
+                ),
+            ]
             if node.placement == "pod"
             else [f"{node.name}.{network}" for network, _ in node.on]
         )

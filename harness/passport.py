@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.evidence import SIDECAR, Attempt, Recorded, Sighting
+from harness.evidence import APP, SIDECAR, Attempt, Recorded, Sighting
 from harness.plan import Bindings, Plan
 from harness.programs.fivetuple import FiveTuple
 from harness.sightings import read_address
@@ -37,12 +37,31 @@ class Passport:
 
     def at(self, hop: str) -> tuple[Sighting, ...]:
         """Return what was seen at a hop; `sidecar` is the one beside the client, `node` the one it runs on."""
+        return self._seen(self.sightings, hop)
+
+    def strays_at(self, hop: str) -> tuple[Sighting, ...]:
+        """Return the strays at a hop."""
+        return self._seen(self.strays, hop)
+
+    def _seen(self, sightings: Iterable[Sighting], hop: str) -> tuple[Sighting, ...]:
         place = {SIDECAR: f"{self.pod} {SIDECAR}", "node": self.host}.get(hop, hop)
-        return tuple(sighting for sighting in self.sightings if sighting.at == place)
+        node, _, container = place.partition(" ")
+        return tuple(
+            sighting
+            for sighting in sightings
+            if sighting.at == place
+            or (container == APP and sighting.at == node and _is_from_own_sidecar(sighting))
+        )
 
     def hops(self) -> tuple[str, ...]:
         """Return the places in the order in which they first saw the flow."""
         return tuple(dict.fromkeys(sighting.at for sighting in self.sightings))
+
+
+def _is_from_own_sidecar(sighting: Sighting) -> bool:
+    """Say whether a pod's sidecar opened this to the app: from and to the pod's own address, over loopback."""
+    flow = sighting.flow
+    return flow is not None and flow.src == flow.dst
 
 
 def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> Passport:
@@ -50,6 +69,9 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
     sightings = recorded.sightings
     roots = _roots(attempt, sightings, plan, bindings)
     known, used = _follow(roots, sightings)
+    further_known, further_used = _follow(_dialled_in_vain(known, used.values(), sightings), sightings)
+    known |= further_known
+    used |= further_used
     ambiguous: list[str] = []
     for node in plan.of_kind("forward-proxy"):
         more, reasons = _through_forward_proxy(node.name, known, sightings, bindings.all_addresses(node))
@@ -109,6 +131,42 @@ def _follow(
                 known.add(sighting.onward)
                 frontier.append(sighting.onward)
     return known, used
+
+
+def _dialled_in_vain(
+    known: set[FiveTuple], used: Iterable[Sighting], sightings: Sequence[Sighting]
+) -> set[FiveTuple]:
+    """Return what sidecars opened for connections of ours that failed: Envoy's log names no port of those.
+
+    Joined by elimination: one connection failed at the sidecar, and one that its pod opened is in no log.
+    """
+    logged = {sighting.onward for sighting in sightings if sighting.witness == "log"}
+    found: set[FiveTuple] = set()
+    for place in {sighting.at for sighting in used if _failed(sighting)}:
+        pod = place.partition(" ")[0]
+        failed = [sighting for sighting in sightings if sighting.at == place and _failed(sighting)]
+        opened = {
+            sighting.flow
+            for sighting in sightings
+            if sighting.at == pod
+            and sighting.event == "opening"
+            and sighting.facts.get("outgoing") == "true"
+            and sighting.facts.get("tap") == f"{pod}.eth0"
+            and sighting.flow is not None
+            and sighting.flow.protocol == _TCP
+            and sighting.flow not in logged
+            and sighting.flow not in known
+            and sighting.time >= failed[0].time
+        }
+        if len(failed) == len(opened) == 1:
+            found |= opened
+    return found
+
+
+def _failed(sighting: Sighting) -> bool:
+    """Say whether a sidecar's log tells of a connection that it could not set up towards the server."""
+    sidecar = sighting.witness == "log" and sighting.at.endswith(f" {SIDECAR}")
+    return sidecar and sighting.onward is None and bool(sighting.facts.get("failure"))
 
 
 def _through_forward_proxy(
@@ -172,6 +230,7 @@ def _strays(
         proxies |= {str(address) for address in bindings.all_addresses(node)}
     # on its own host a proxy and its server talk over loopback, an address that every node has
     hosts = tuple(node.name for node in plan.of_kind("mesh-host"))
+    sidecars = {node.name for node in plan.of_kind("sidecar")}
     openings = [
         sighting
         for sighting in sightings
@@ -179,7 +238,11 @@ def _strays(
         and sighting.event in _OPENINGS
         and sighting.flow is not None
         and sighting.flow.protocol == _TCP
-        and (sighting.flow.src in proxies or _within(sighting, hosts))
+        and (
+            sighting.flow.src in proxies
+            or _within(sighting, hosts)
+            or (sighting.at in sidecars and _is_from_own_sidecar(sighting))
+        )
         and sighting.flow not in known
     ]
     strays = unaccounted(openings, sightings)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.attempt import TOGETHER, observe
-from harness.errors import LabError
 from harness.evidence import Attempt, Evidence, Finding
+from harness.lab_words import seconds_of
 from harness.passport import Passport
 from harness.running import ChangeableLab, Mark, RunningLab
 from harness.scenario import Item
@@ -17,7 +16,6 @@ from harness.steps import given
 from harness.verdict import Verdict, conclude, judge, outcome_of
 
 WINDOW_SECONDS = 60.0
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True)
@@ -176,14 +174,6 @@ class Session:
 def _is_probed_denial(item: Item) -> bool:
     word, _ = outcome_of(item.scenario.expect)
     return item.scenario.run is None and word != "allowed" and not item.scenario.given
-
-
-def seconds_of(duration: str) -> float:
-    """Return a duration such as `300ms`, `5s` or `2m` in seconds; raises LabError for another form."""
-    found = re.fullmatch(r"([0-9.]+)(ms|s|m)", duration)
-    if found is None:
-        raise LabError(f"{duration!r} is not a duration such as 300ms, 5s or 2m")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def as_record(result: Result) -> Mapping[str, object]:

@@ -57,7 +57,7 @@ def _steps(scenario: Scenario, words: Words) -> Found:
     for index, step in enumerate(scenario.given):
         word, name = step.does
         place = ("given", index, word)
-        known = list(words.taps) if word == "break" else there if word == "delete" else [*nodes, *there]
+        known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
         if word == "create":
             if name in there:
                 yield place, f"pod {name!r} is there already"
@@ -176,21 +176,16 @@ def _written(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("matrix", key, index), value
 
 
-def _hop(hop: str, words: Words, *more: str) -> str | None:
-    known = [*words.hops, *more]
-    return None if hop in known else f"unknown hop {hop!r}; {nearest(hop, known)}"
-
-
 def _allowed(outcome: Allowed, words: Words) -> Found:
     for index, hop in enumerate(outcome.path):
-        if message := _hop(hop, words):
+        if message := words.unknown_hop(hop):
             yield ("path", index), message
     if outcome.source is not None and outcome.source.at is None:
         yield ("source",), "say which hop saw the source ('at')"
 
 
 def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
-    if message := _hop(outcome.at, words, ANY):
+    if message := words.unknown_hop(outcome.at, ANY):
         yield ("at",), message
     elif outcome.by is not None and outcome.by not in words.rules(outcome.at):
         rules = list(words.rules(outcome.at))
@@ -201,7 +196,7 @@ def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
     if outcome.source is not None and outcome.source.at is None and outcome.at == ANY:
         yield ("source",), "say which hop saw the source ('at')"
     for index, hop in enumerate(outcome.unseen_by):
-        if message := _hop(hop, words):
+        if message := words.unknown_hop(hop):
             yield ("unseen_by", index), message
         elif hop == outcome.at:
             yield ("unseen_by", index), f"{hop!r} denies the flow, so it sees it"
@@ -212,11 +207,15 @@ def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
 
 def _outcome(word: str, outcome: Outcome, words: Words, check_field: Callable[[str], None] | None) -> Found:
     place = ("expect", word)
-    if outcome.identity is not None and (message := _hop(outcome.identity.at, words)):
-        yield (*place, "identity", "at"), message
+    for index, identity in enumerate(outcome.identity):
+        if message := words.unknown_hop(identity.at):
+            yield (*place, "identity", index, "at"), message
+    if outcome.mtls_mode is not None and outcome.mtls_mode.at not in words.pods:
+        known = nearest(outcome.mtls_mode.at, list(words.pods))
+        yield (*place, "mtls_mode", "at"), f"unknown pod {outcome.mtls_mode.at!r}; {known}"
     source = outcome.source
     if source is not None:
-        if source.at is not None and (message := _hop(source.at, words)):
+        if source.at is not None and (message := words.unknown_hop(source.at)):
             yield (*place, "source", "at"), message
         if source.is_ not in words.origins:
             known = nearest(source.is_, list(words.origins))

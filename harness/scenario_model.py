@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.expect_model import Expect
 from harness.lab_model import Entry
-from harness.lab_words import Form, Line, Lines, listed, shown
+from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
 STEPS = ("delete", "create", "kill", "stop", "restart", "break_")
@@ -92,7 +92,6 @@ def _label(value: str) -> str:
     return value
 
 
-Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Command = Annotated[str, AfterValidator(_command)]
 Url = Annotated[str, AfterValidator(_url)]

@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from harness import lookup
-from harness.lab import pods, services
+from harness.lab import SERVING, pods, services
 from harness.lab_checks import snat_pools
+from harness.lookup import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from harness.scenario_model import Scenario
 
 SIDECAR = "sidecar"
+APP = "app"
 CLUSTER_DOMAIN = "cluster.local"
 OUTSIDE = ""
 """In place of a namespace: where clients outside the cluster are."""
-_SIDECAR_RULES = ("server-identity",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Words:
     def rules(self, hop: str) -> tuple[str, ...]:
         """Return what may stand under `by` for a hop."""
         if hop == SIDECAR:
-            return _SIDECAR_RULES
+            return tuple(lookup.find("nodes", SIDECAR).CLIENT_RULES)
+        if hop.endswith(f" {SIDECAR}"):
+            return tuple(lookup.find("nodes", SIDECAR).SERVER_RULES)
         outside = self.lab.outside.get(hop)
         if outside is not None:
             deciders = getattr(lookup.find("nodes", outside.kind), "deciders", None)
@@ -64,6 +67,19 @@ class Words:
         service, _, rest = host.removesuffix(f".svc.{CLUSTER_DOMAIN}").removesuffix(".svc").partition(".")
         return host in self.lab.outside or f"{rest or namespace}/{service}" in self.services
 
+    @property
+    def links(self) -> list[str]:
+        """The taps whose link can be taken down; loopback has none."""
+        return [tap for tap in self.taps if not tap.endswith(".lo")]
+
+    def unknown_hop(self, hop: str, *more: str) -> str | None:
+        """Return what is wrong with the name of a hop, None for nothing; `more` names may stand there too."""
+        if hop in (*self.hops, *more):
+            return None
+        # containers are told to who means one: they would more than double the list
+        known = [name for name in (*self.hops, *more) if (" " in name) == (" " in hop)]
+        return f"unknown hop {hop!r}; {nearest(hop, known)}"
+
 
 def words_of(lab: Lab) -> Words:
     """Return the names that scenarios may use."""
@@ -73,9 +89,11 @@ def words_of(lab: Lab) -> Words:
     if lab.cluster is not None:
         taps += [f"{name}.{lab.cluster.network}" for name in lab.cluster.nodes]
     taps += [f"{pod}.eth0" for pod in every]
+    servers = [pod.name for pod in pods(lab) if pod.injected and pod.spec.runs in SERVING]
+    taps += [f"{name}.lo" for name in servers]
     nodes = tuple(lab.cluster.nodes) if lab.cluster is not None else ()
     origins = ("node", "pod", *(f"snat/{pool}" for pool in snat_pools(lab)), *outside, *nodes)
-    hops = (SIDECAR, "node", *outside, *_within(lab), *every)
+    hops = (SIDECAR, "node", *outside, *_within(lab), *every, *_containers(servers))
     clients = tuple(
         name for name, spec in lab.outside.items() if getattr(lookup.find("nodes", spec.kind), "SENDS", False)
     )
@@ -88,6 +106,12 @@ def _within(lab: Lab) -> Iterator[str]:
         parts = getattr(lookup.find("nodes", spec.kind), "parts", None)
         for part in parts(spec) if parts else ():
             yield f"{name}/{part}"
+
+
+def _containers(servers: list[str]) -> Iterator[str]:
+    """Yield the hops that lie within pods which are reached through a sidecar of their own."""
+    for name in servers:
+        yield from (f"{name} {SIDECAR}", f"{name} {APP}")
 
 
 def sources(pattern: str, words: Words) -> tuple[str, ...]:

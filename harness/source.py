@@ -64,10 +64,12 @@ class Document:
         """Return line and column, from 1, of the value at `loc`; of its key if `key` is set.
 
         Where there is no such value, the place of the nearest thing around it is returned. A list of names
-        that stands for a mapping is searched by name.
+        that stands for a mapping is searched by name; a mapping may stand for a list of one.
         """
         node, place = self.root, (self.root.line, self.root.column)
         for part in loc:
+            if isinstance(node.data, dict) and isinstance(part, int):
+                continue
             step: str | int = part
             if isinstance(node.data, list) and isinstance(part, str) and part in node.data:
                 step = node.data.index(part)
@@ -85,6 +87,8 @@ class Document:
     def _holds_more(self, loc: tuple[str | int, ...]) -> bool:
         node = self.root
         for part in loc:
+            if isinstance(node.data, dict) and isinstance(part, int):
+                continue
             if part not in node.children:
                 return False
             node = node.children[part]

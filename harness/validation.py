@@ -153,9 +153,11 @@ def _original(loc: _Loc, dropped: frozenset[_Loc]) -> _Loc:
 
 
 def _named(data: Any, loc: _Loc) -> _Loc:
-    """Return the location with an index where a list of names stands for a mapping."""
+    """Return the location as the file has it: a list of names may stand for a mapping, a mapping for a list of one."""
     found: _Loc = ()
     for part in loc:
+        if isinstance(data, dict) and isinstance(part, int):
+            continue
         step = data.index(part) if isinstance(data, list) and isinstance(part, str) and part in data else part
         found = (*found, step)
         known = (isinstance(data, dict) and step in data) or (

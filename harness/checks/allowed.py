@@ -72,7 +72,8 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
 
 
 def _keeps_log(hop: str, evidence: Evidence) -> bool:
-    if hop == SIDECAR:
+    container = hop.partition(" ")[2]
+    if SIDECAR in (hop, container):
         return True
     place = evidence.place_of(hop)
     node = next((node for node in evidence.plan.nodes if node.name == place), None)

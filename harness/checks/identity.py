@@ -9,13 +9,13 @@ from harness.passport import Passport
 from harness.scenario import Identity
 
 
-def judge(expected: Identity, evidence: Evidence, passport: Passport) -> Iterator[Finding]:  # noqa: ARG001 - every check's form
-    """Yield one finding; a hop whose log names no identity for the flow is unknown."""
-    seen = sorted({s.facts["identity"] for s in passport.at(expected.at) if s.facts.get("identity")})
-    if not seen:
-        yield Finding(
-            "identity", "unknown", expected.at, expected.is_, "no identity in its log for this flow"
-        )
-        return
-    state: State = "held" if seen == [expected.is_] else "broken"
-    yield Finding("identity", state, expected.at, expected.is_, ", ".join(seen))
+def judge(expected: tuple[Identity, ...], evidence: Evidence, passport: Passport) -> Iterator[Finding]:  # noqa: ARG001 - every check's form
+    """Yield a finding for each hop; one whose log names no identity for the flow is unknown."""
+    for entry in expected:
+        seen = sorted({s.facts["identity"] for s in passport.at(entry.at) if s.facts.get("identity")})
+        if not seen:
+            wanted = "no identity in its log for this flow"
+            yield Finding("identity", "unknown", entry.at, entry.is_, wanted)
+            continue
+        state: State = "held" if seen == [entry.is_] else "broken"
+        yield Finding("identity", state, entry.at, entry.is_, ", ".join(seen))

@@ -13,7 +13,7 @@ def judge(expected: tuple[str, ...], evidence: Evidence, passport: Passport) -> 
     wanted = "nothing of this flow"
     for hop in expected:
         seen = passport.at(hop)
-        strays = [stray for stray in passport.strays if stray.at == hop]
+        strays = passport.strays_at(hop)
         gap = evidence.gap(hop)
         if seen:
             yield Finding("unseen_by", "broken", hop, wanted, describe(seen[0]))

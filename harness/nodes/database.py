@@ -1,100 +1,19 @@
-"""A legacy database: MariaDB, which knows users and passwords and nothing of the mesh.
-
-It starts from an empty folder in memory: the few system tables that accounts need are written before the grants
-are read, which takes 0.1 s, where mariadb-install-db takes several times as long.
-"""
+"""A legacy database outside the cluster: MariaDB, which knows users and passwords and nothing of the mesh."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from harness import mariadb
 from harness.evidence import Sighting
 from harness.identity import Certificates
-from harness.lab import Form, Line, Lines, Outside, Port
-from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime
-from harness.plan import File as NodeFile
-from harness.programs.fivetuple import FiveTuple
-from harness.sightings import tcp
+from harness.lab import Database, Line, Lines, Outside, Port, Word
+from harness.plan import Bindings, Node, Plan, Runtime
 
 FORWARDS = False
-
-Word = Annotated[
-    str,
-    Form(r"^[a-z][a-z0-9_]*$", "a word (at most 64 lower-case letters, digits and '_', a letter first)", 64),
-]
-"""What may be the name of a schema or a user (MariaDB: at most 64 characters)."""
-
-_PRIVILEGES = (
-    *("Select", "Insert", "Update", "Delete", "Create", "Drop", "Grant", "References", "Index", "Alter"),
-    *("Create_tmp_table", "Lock_tables", "Create_view", "Show_view", "Create_routine", "Alter_routine"),
-    *("Execute", "Event", "Trigger", "Delete_history"),
-)
-_TABLES = {
-    "servers": "Server_name char(64) NOT NULL, Host varchar(2048) NOT NULL, Db char(64) NOT NULL, "
-    "Username char(128) NOT NULL, Password char(64) NOT NULL, Port int NOT NULL, Socket char(108) NOT NULL, "
-    "Wrapper char(64) NOT NULL, Owner varchar(512) NOT NULL, PRIMARY KEY (Server_name)",
-    "global_priv": "Host char(255) NOT NULL, User char(128) NOT NULL, Priv longtext NOT NULL, "
-    "PRIMARY KEY (Host, User)",
-    "db": "Host char(255) NOT NULL, Db char(64) NOT NULL, User char(128) NOT NULL, "
-    + ", ".join(f"{word}_priv enum('N','Y') NOT NULL DEFAULT 'N'" for word in _PRIVILEGES)
-    + ", PRIMARY KEY (Host, Db, User)",
-    "proxies_priv": "Host char(255) NOT NULL, User char(128) NOT NULL, Proxied_host char(255) NOT NULL, "
-    "Proxied_user char(128) NOT NULL, With_grant bool NOT NULL, Grantor varchar(384) NOT NULL, "
-    "Timestamp timestamp NOT NULL, PRIMARY KEY (Host, User, Proxied_host, Proxied_user)",
-    "roles_mapping": "Host char(255) NOT NULL, User char(128) NOT NULL, Role char(128) NOT NULL, "
-    "Admin_option enum('N','Y') COLLATE utf8mb3_general_ci NOT NULL, UNIQUE (Host, User, Role)",
-    "tables_priv": "Host char(255) NOT NULL, Db char(64) NOT NULL, User char(128) NOT NULL, "
-    "Table_name char(64) NOT NULL, Grantor varchar(384), Timestamp timestamp, Table_priv set('Select') NOT NULL, "
-    "Column_priv set('Select') NOT NULL, PRIMARY KEY (Host, Db, User, Table_name)",
-    "columns_priv": "Host char(255) NOT NULL, Db char(64) NOT NULL, User char(128) NOT NULL, "
-    "Table_name char(64) NOT NULL, Column_name char(64) NOT NULL, Timestamp timestamp, "
-    "Column_priv set('Select') NOT NULL, PRIMARY KEY (Host, Db, User, Table_name, Column_name)",
-    "procs_priv": "Host char(255) NOT NULL, Db char(64) NOT NULL, User char(128) NOT NULL, "
-    "Routine_name char(64) NOT NULL, Routine_type enum('FUNCTION') NOT NULL, Grantor varchar(384), "
-    "Proc_priv set('Execute') NOT NULL, Timestamp timestamp, "
-    "PRIMARY KEY (Host, Db, User, Routine_name, Routine_type)",
-}
-"""What the server opens when it reads accounts and grants (MariaDB 10.11; it checks names and types of columns)."""
-
-_GRANTED = ("Select", "Insert", "Update", "Delete")
-_FORM = "ENGINE=Aria CHARACTER SET utf8mb3 COLLATE utf8mb3_bin"
-
-_NAME_BOTH_ENDS = (
-    "SET @ends = (SELECT CONCAT(s.ip, ':', s.port, '>{local}') FROM performance_schema.socket_instances s "
-    "JOIN performance_schema.threads t USING (thread_id) WHERE t.processlist_id = CONNECTION_ID() LIMIT 1); "
-    "EXECUTE IMMEDIATE CONCAT('DO ', QUOTE(@ends))"
-)
-"""Run for each connection: by itself the log names a client's address and not its port, but it shows this text."""
-
-_SETTINGS = (
-    "--no-defaults",
-    "--user=root",  # asked for where the program is root; nobody else is asked
-    "--skip-name-resolve",  # an address in the log, not what DNS makes of it
-    "--skip-grant-tables",  # until the first statements have made them
-    "--skip-innodb",
-    "--default-storage-engine=Aria",
-    "--aria-pagecache-buffer-size=8M",
-    "--key-buffer-size=1M",
-    "--max-connections=100",
-    "--table-open-cache=64",
-    "--open-files-limit=1024",
-    "--performance-schema=ON",
-    "--performance-schema-instrument=wait/io/socket/%=ON",
-    "--general-log",
-    "--general-log-file=/dev/stdout",
-    "--log-warnings=2",
-)
-
-_ENTRY = re.compile(
-    r"(?:\d{6} +\d+:\d\d:\d\d)?\t+ *(?P<number>\d+) (?P<command>[A-Z][A-Za-z ]*?)\t(?P<text>.*)"
-)
-_WHO = re.compile(r"(?P<user>\S*)@[0-9.]+ on (?P<schema>\S*) ?using TCP/IP")
-_ENDS = re.compile(r"DO '(?P<peer>[0-9.]+:\d+)>(?P<local>[0-9.]+:\d+)'")
-_ABORTED = re.compile(r"[0-9-]+ +[0-9:]+ \d+ \[Warning\] Aborted connection (?P<number>\d+) to db: ")
 
 
 class Spec(Outside):
@@ -108,82 +27,15 @@ class Spec(Outside):
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001 - every kind's form
-    """Return MariaDB in the foreground, logging every connection and statement to its output."""
-    spec = _spec(node)
-    folder, address = bindings.folder(node.name), bindings.address(node)
-    argv = (
-        "mariadbd",
-        *_SETTINGS,
-        f"--bind-address={address}",
-        f"--port={spec.port}",
-        f"--datadir={folder}/data",
-        f"--init-file={folder}/data/first.sql",
-        f"--socket={folder}/mariadbd.sock",
-        f"--pid-file={folder}/mariadbd.pid",
-    )
-    program = Program("mariadbd", argv, Ready("log", "ready for connections"))
-    # The first statements lie where the data goes: so the folder is there.
-    return Runtime(
-        programs=(program,),
-        files=(NodeFile("data/first.sql", first_statements(spec, f"{address}:{spec.port}"), 0o600),),
-    )
-
-
-def first_statements(spec: Spec, local: str) -> str:
-    """Return what makes an empty server at `local` one with accounts, a schema and the lab's own statements."""
-    lines = ["CREATE DATABASE mysql"]
-    lines += [f"CREATE TABLE mysql.{name} ({columns}) {_FORM}" for name, columns in _TABLES.items()]
-    granted, yes = ", ".join(f"{word}_priv" for word in _GRANTED), ", 'Y'" * len(_GRANTED)
-    for user, password in spec.users.items():
-        account = (
-            "JSON_OBJECT('access', 0, 'plugin', 'mysql_native_password', "
-            f"'authentication_string', PASSWORD({_quoted(password)}))"
-        )
-        lines.append(f"INSERT INTO mysql.global_priv VALUES ('%', '{user}', {account})")  # noqa: S608 - words and quoted text
-        lines += [
-            f"INSERT INTO mysql.db (Host, Db, User, {granted}) VALUES ('%', '{schema}', '{user}'{yes})"  # noqa: S608 - words only
-            for schema in (spec.schema_, "performance_schema")
-        ]
-    lines += [f"CREATE DATABASE {spec.schema_}", f"USE {spec.schema_}", *spec.statements]
-    lines += [f'SET GLOBAL init_connect = "{_NAME_BOTH_ENDS.format(local=local)}"', "FLUSH PRIVILEGES"]
-    return "".join(f"{line};\n" for line in lines)
+    """Return MariaDB, listening at the node's own address."""
+    spec = node.spec
+    if not isinstance(spec, Spec):
+        raise TypeError(f"{node.name} is no database")
+    held = Database(schema_=spec.schema_, users=spec.users, statements=spec.statements)
+    return mariadb.runtime("mariadbd", held, bindings.folder(node.name), bindings.address(node), spec.port)
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
-    """Yield each connection that logged in, with its statements and its end.
-
-    A connection's first statement is ours and names both ends; what a client says after it is only text.
-    """
-    if program != "mariadbd":
-        return
-    who: dict[str, dict[str, str]] = {}
-    flows: dict[str, FiveTuple | None] = {}
-    for time, line in lines:
-        if aborted := _ABORTED.match(line):
-            number, command, text = aborted["number"], "Quit", ""
-        elif entry := _ENTRY.fullmatch(line):
-            number, command, text = entry["number"], entry["command"], entry["text"]
-        else:
-            continue
-        event, facts = "", {"connection": number}
-        if number in flows:
-            event = {"Query": "query", "Quit": "close"}.get(command, "")
-            facts |= {"request": text} if event == "query" else {}
-        elif command == "Connect" and (found := _WHO.fullmatch(text)):
-            who[number] = {key: value for key, value in found.groupdict().items() if value}
-        elif command == "Execute" and (found := _ENDS.fullmatch(text)):
-            event, facts = "connect", facts | who.get(number, {})
-            flows[number] = tcp(found["peer"], found["local"])
-        if event:
-            yield Sighting(node.name, "log", event, time, flows[number], None, facts)
-
-
-def _spec(node: Node) -> Spec:
-    if not isinstance(node.spec, Spec):
-        raise TypeError(f"{node.name} is no database")
-    return node.spec
-
-
-def _quoted(text: str) -> str:
-    """Return a text as SQL has it (MariaDB, String Literals)."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """Yield each connection that logged in, with its statements and its end."""
+    if program == "mariadbd":
+        yield from mariadb.read_log(node.name, lines)

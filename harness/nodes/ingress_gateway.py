@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-from harness import lookup
+from harness import mtls
 from harness.evidence import Sighting
 from harness.identity import Certificates
 from harness.lab import Destination, Route, Workload
@@ -210,8 +210,7 @@ def _cluster(destination: Destination, folder: str, plan: Plan, bindings: Bindin
             }
         },
     }
-    mode = lookup.find("nodes", "sidecar").mode
-    if any(node.pod and node.pod.injected and mode(node, plan) != "disable" for node in pods):
+    if any(node.pod and node.pod.injected and mtls.accepts(node, plan) != "disable" for node in pods):
         identities = sorted({spiffe_id(plan, node.pod) for node in pods if node.pod})
         cluster["transport_socket"] = _plug(
             "tls",

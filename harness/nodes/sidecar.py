@@ -8,9 +8,10 @@ original_dst listener would connect to itself without end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 
+from harness import mtls
 from harness.evidence import SIDECAR, Sighting
 from harness.identity import Certificates
 from harness.lab import Service
@@ -22,12 +23,14 @@ FORWARDS = False
 MARK = 1337
 """SO_MARK of Envoy's own connections, and of probes that leave a pod without interception."""
 
-SERVER_IDENTITY = "server-identity"
-"""Who decided when the server's certificate did not name the identity that the service must have."""
+CLIENT_RULES, SERVER_RULES = mtls.CLIENT_RULES, mtls.SERVER_RULES
+"""What may stand under `by` for the sidecar that a flow leaves through, and for the one that it arrives at."""
 
 _KEPT = (
     "flags",
     "failure",
+    "client_failure",
+    "details",
     "server_identity",
     "client_identity",
     "tls",
@@ -49,6 +52,8 @@ _LOG = {
     "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     "server_identity": "%UPSTREAM_PEER_URI_SAN%",
     "client_identity": "%DOWNSTREAM_PEER_URI_SAN%",
+    "client_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "details": "%RESPONSE_CODE_DETAILS%",
     "tls": "%UPSTREAM_TLS_VERSION%",
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",
@@ -109,24 +114,11 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
     for event in json_lines(lines):
         if event.get("event") != "connection":
             continue
-        facts = facts_of(event, _KEPT)
-        if "SAN" in facts.get("failure", ""):
-            facts |= {"refused": "true", "by": SERVER_IDENTITY, "reason": facts["failure"]}
+        inbound = str(event.get("listener", "")).startswith("inbound")
+        facts = facts_of(event, _KEPT) | (mtls.decided_inbound if inbound else mtls.decided_outbound)(event)
         onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
         flow = tcp(event.get("peer"), event.get("local"))
         yield Sighting(f"{node.name} {SIDECAR}", "log", "connection", event["time"], flow, onward, facts)
-
-
-def mode(node: Node, plan: Plan) -> str:
-    """Return what the pod's server side accepts: strict, permissive or disable."""
-    policy = plan.lab.mesh.mtls
-    pod = node.pod
-    if pod is None:
-        return policy.default
-    for key in (f"{pod.namespace}/{pod.workload}", pod.namespace):
-        if key in policy.overrides:
-            return policy.overrides[key]
-    return policy.default
 
 
 def _marked_sockets() -> dict[str, object]:
@@ -151,41 +143,10 @@ def _listener(name: str, port: int, chains: list[object], default: list[object])
 
 
 def _inbound(node: Node, plan: Plan, folder: str) -> dict[str, object]:
-    accepts = mode(node, plan)
-    tls = {
-        "name": "inbound tls",
-        "filter_chain_match": {"transport_protocol": "tls"},
-        "filters": _filters("inbound"),
-        "transport_socket": {
-            "name": "tls",
-            "typed_config": {
-                "@type": _TYPE + "transport_sockets.tls.v3.DownstreamTlsContext",
-                "require_client_certificate": True,
-                "common_tls_context": _tls_context(folder, []),
-            },
-        },
-    }
-    plain = {
-        "name": "inbound plain",
-        "filter_chain_match": {"transport_protocol": "raw_buffer"},
-        "filters": _filters("inbound"),
-    }
-    chains = {"strict": [tls], "permissive": [tls, plain], "disable": []}[accepts]
-    listener = _listener("inbound", 15006, list(chains), _filters("inbound"))
-    if accepts != "disable":
-        listener["listener_filters"] = [
-            *_as_list(listener["listener_filters"]),
-            {
-                "name": "tls_inspector",
-                "typed_config": {"@type": _TYPE + "filters.listener.tls_inspector.v3.TlsInspector"},
-            },
-        ]
-        del listener["default_filter_chain"]
-    return listener
-
-
-def _as_list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []
+    log = _access_log({**_LOG, "listener": "inbound"})
+    passing = _listener("inbound", 15006, [], _filters("inbound"))
+    timeout = plan.lab.mesh.mtls.detection_timeout
+    return mtls.inbound_listener(passing, mtls.accepts(node, plan), _tls_context(folder, []), timeout, log)
 
 
 def _chain(name: str, cluster: str, address: IPv4Address, port: int) -> object:
@@ -199,14 +160,12 @@ def _chain(name: str, cluster: str, address: IPv4Address, port: int) -> object:
     }
 
 
+def _access_log(fields: Mapping[str, str]) -> dict[str, object]:
+    kind = _TYPE + "access_loggers.stream.v3.StdoutAccessLog"
+    return {"name": "stdout", "typed_config": {"@type": kind, "log_format": {"json_format": fields}}}
+
+
 def _filters(cluster: str) -> list[object]:
-    log = {
-        "name": "stdout",
-        "typed_config": {
-            "@type": _TYPE + "access_loggers.stream.v3.StdoutAccessLog",
-            "log_format": {"json_format": _LOG},
-        },
-    }
     return [
         {
             "name": "tcp_proxy",
@@ -214,7 +173,7 @@ def _filters(cluster: str) -> list[object]:
                 "@type": _TYPE + "filters.network.tcp_proxy.v3.TcpProxy",
                 "stat_prefix": cluster,
                 "cluster": cluster,
-                "access_log": [log],
+                "access_log": [_access_log(_LOG)],
             },
         }
     ]
@@ -248,14 +207,10 @@ def _cluster(name: str, service: Service, node: Node, plan: Plan, bindings: Bind
         },
     }
     servers = [plan.node(name) for name, _, _ in found]
-    in_mesh = bool(servers) and all(
-        server.pod is not None and server.pod.injected and mode(server, plan) != "disable"
-        for server in servers
-    )
-    if service.tls == "mutual" or in_mesh:
-        identities = [service.server_identity] if service.server_identity else []
-        if in_mesh:
-            identities = sorted({spiffe_id(plan, server.pod) for server in servers if server.pod})
+    if mtls.sends_mutual_tls(node, plan, service, servers):
+        identities = sorted({spiffe_id(plan, server.pod) for server in servers if server.pod})
+        if service.server_identity:
+            identities = [service.server_identity]
         context = {
             "@type": _TYPE + "transport_sockets.tls.v3.UpstreamTlsContext",
             "common_tls_context": _tls_context(bindings.folder(node.name), identities),

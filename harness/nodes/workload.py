@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from harness.evidence import Sighting
+from harness import mariadb
+from harness.evidence import APP, Sighting
 from harness.identity import Certificates, Request
-from harness.lab import Workload
+from harness.lab import SERVING, Workload
 from harness.plan import CLUSTER_DOMAIN, Bindings, Node, Plan, Program, Ready, Runtime, spiffe_id
 from harness.plan import File as NodeFile
 from harness.route_checks import GATEWAYS
@@ -48,27 +49,34 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
             NodeFile("certs/root-cert.pem", certificates.roots["mesh"]),
         ]
     if spec.runs == "client":
-        return Runtime(programs=(Program("app", ("sleep", "infinity")),), files=tuple(files))
+        return Runtime(programs=(Program(APP, ("sleep", "infinity")),), files=tuple(files))
     if spec.runs in GATEWAYS:
         return Runtime(files=tuple(files))
+    port = spec.port or 0
+    if spec.database is not None:
+        runs = mariadb.runtime(APP, spec.database, folder, bindings.address(node), port)
+        return Runtime(files=tuple(files)).merged(runs)
     config = {
         "name": node.pod.workload,
         "version": node.pod.version,
-        "listen": [{"address": f"0.0.0.0:{spec.port}"}],
+        "listen": [{"address": f"0.0.0.0:{port}"}],
     }
     files.append(NodeFile("app.json", json.dumps(config)))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/app.json")
-    return Runtime(programs=(Program("app", argv, Ready("log", '"ready"')),), files=tuple(files))
+    return Runtime(programs=(Program(APP, argv, Ready("log", '"ready"')),), files=tuple(files))
 
 
 def keeps_log(node: Node) -> bool:
     """Say whether every flow to this pod is in its log: a client answers nobody, and logs nothing."""
-    return isinstance(node.spec, Workload) and node.spec.runs == "http"
+    return isinstance(node.spec, Workload) and node.spec.runs in SERVING
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
-    """Yield the requests that an http workload answered, and as which version."""
-    if program != "app" or not keeps_log(node):
+    """Yield the requests that an http workload answered, and as which version; the connections to a database."""
+    if program != APP or not keeps_log(node):
+        return
+    if isinstance(node.spec, Workload) and node.spec.runs == "database":
+        yield from mariadb.read_log(node.name, lines)
         return
     for event in json_lines(lines):
         if event.get("event") == "request":

@@ -72,16 +72,16 @@ class TestIdentity:
 
     def test_held(self) -> None:
         """The proxy's log names the peer's SPIFFE ID for the flow."""
-        assert the(judged("identity", Identity(at="bigip", is_=SERVED), told(RED))) == ("held", SERVED)
+        assert the(judged("identity", (Identity(at="bigip", is_=SERVED),), told(RED))) == ("held", SERVED)
 
     def test_broken(self) -> None:
         """Another identity is broken, and shown."""
-        state, seen = the(judged("identity", Identity(at="bigip", is_=SERVED), told(BLUE)))
+        state, seen = the(judged("identity", (Identity(at="bigip", is_=SERVED),), told(BLUE)))
         assert (state, seen) == ("broken", "spiffe://cluster.local/ns/blue/sa/default")
 
     def test_unknown(self) -> None:
         """A hop whose log names no identity for the flow is unknown."""
-        assert the(judged("identity", Identity(at="firewall", is_=SERVED), told(RED)))[0] == "unknown"
+        assert the(judged("identity", (Identity(at="firewall", is_=SERVED),), told(RED)))[0] == "unknown"
 
 
 class TestSource:

@@ -34,6 +34,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "namespaces.NAME.workloads.NAME": lab_model.Workload,
     "namespaces.NAME.workloads.NAME.certificate": lab_model.Certificate,
     "namespaces.NAME.workloads.NAME.egress": lab_model.EgressGateway,
+    "namespaces.NAME.workloads.NAME.database": lab_model.Database,
     "services.NAME": lab_model.Service,
     "routes.NAME": lab_model.Route,
     "routes.NAME.to, each destination": lab_model.Destination,
@@ -64,6 +65,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "client": expect_model.Client,
     "identity": expect_model.Identity,
     "source": expect_model.Source,
+    "mtls_mode": expect_model.MtlsMode,
     "packets, each entry": expect_model.Packets,
 }
 SECTIONS = [

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
-    ("proxy",),
+    ("proxy", "mariadb", "mtls"),
     ("engines",),
     ("nodes",),
     ("passport", "bigip"),
