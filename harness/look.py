@@ -124,18 +124,12 @@ def _nodes_at(lab: Any, placement: str) -> tuple[Sequence[str], list[Sequence[st
 def _taps(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for node in lab.plan.nodes:
-        taps = (
-            [
-                f"{node.name}.eth0",
-                *(
-                    [f"{node.name}.lo"]
-                    if node.pod and node.pod.injected and node.pod.spec.runs in SERVING
-                    else []
-                ),
-            ]
-            if node.placement == "pod"
-            else [f"{node.name}.{network}" for network, _ in node.on]
-        )
+        taps = [f"{node.name}.{network}" for network, _ in node.on]
+        if node.pod is not None:
+            served = node.pod.injected and node.pod.spec.runs in SERVING
+            taps = [f"{node.name}.eth0", *([f"{node.name}.lo"] if served else [])]
+        elif node.placement == "pod":  # the cluster's DNS
+            taps = [f"{node.name}.eth0"]
         rows += [(tap, node.name) for tap in taps]
     return ("TAP", "NODE"), rows
 
