@@ -102,6 +102,17 @@ class TestSource:
         assert the(judged("source", Source(at="firewall", is_="node"), told(ROUND)))[0] == "held"
         assert the(judged("source", Source(at="firewall", is_="pod"), told(ROUND)))[0] == "broken"
 
+    def test_a_cluster_node_by_its_name(self) -> None:
+        """What a node masquerades is attested by its conntrack and counter too, and no other node's is it."""
+        evidence = told(ROUND)
+        host = joined(evidence).host
+        (other,) = {node.name for node in evidence.plan.cluster_nodes} - {host}
+        state, seen = the(judged("source", Source(at="firewall", is_=host), evidence))
+        assert state == "held"
+        assert "conntrack 172." in seen
+        assert "counter 172." in seen
+        assert the(judged("source", Source(at="firewall", is_=other), evidence))[0] == "broken"
+
     def test_witnesses_that_disagree(self) -> None:
         """One witness who says otherwise is enough for broken, with all of them shown."""
         evidence = told(RED)
