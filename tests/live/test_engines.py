@@ -51,7 +51,7 @@ def test_every_scenario_of_the_first_lab_holds(engine: str, tmp_path: Path) -> N
     assert all((f"as {engine} at bigip has it" in words) == differs for words in told)
 
 
-@pytest.mark.parametrize("lab", ["echo-without-envoy", "legacy-database"])
+@pytest.mark.parametrize("lab", ["echo-without-envoy", "legacy-database", "three-ways"])
 @pytest.mark.parametrize("engine", LOCAL[1:])
 def test_the_second_articles_labs_hold_too(engine: str, lab: str, tmp_path: Path) -> None:
     """Plain TCP and a server that speaks first pass every engine; the scenarios stay word for word."""
