@@ -194,6 +194,23 @@ def capture(**options: Any) -> None:
 
 
 @main.command()
+@click.argument("lab")
+@click.option("--name", help="The running lab to use, when it is not called as its file says.")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+@driver_option
+@click.pass_context
+def mtls(ctx: click.Context, lab: str, name: str | None, as_json: bool, driver: Any) -> None:  # noqa: FBT001 - click's way
+    """Say how each client pod reaches each service of the mesh: mutual TLS, plain text, or who refused it.
+
+    By what is seen on the wire of one flow each. Starts the lab unless it is up; exit code 3 when something
+    could not be seen, 5 when there is no such pair.
+    """
+    from harness.mtls_table import show_modes  # noqa: PLC0415
+
+    ctx.exit(show_modes(lab, name, driver, as_json=as_json))
+
+
+@main.command()
 @click.argument("labs", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All that are up.")
 @driver_option

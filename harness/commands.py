@@ -115,7 +115,7 @@ def _test_lab(  # noqa: PLR0913 - as above
             terminal.console.print(f"{lab.lab}: nothing selected")
             return 5
         terminal.doing(f"standing up {lab.lab}")
-        name = name or _name_for(lab.lab, keep, driver)
+        name = name or name_for(lab.lab, keep, driver)
         with lab_for(driver, lab, path, name, keep, text) as (running, failed):
             terminal.up(lab.lab, running.phases, time.monotonic() - begun)
             session = Session(running, selected, lambda item: terminal.doing(f"trying {item}"))
@@ -174,7 +174,7 @@ def lab_for(  # noqa: PLR0913 - what a lab is, and how long
             driver.down(name)
 
 
-def _name_for(lab: str, keep: str, driver: Driver) -> str:
+def name_for(lab: str, keep: str, driver: Driver) -> str:
     """Return the lab's own name when it is up or is to stay, else one of this process: others may run it too."""
     return lab if keep != "never" or lab in driver.running() else f"{lab}-{os.getpid()}"
 

@@ -34,6 +34,7 @@ SERVER_RULES = (MUTUAL_TLS, CLIENT_CERTIFICATE)
 
 _NO_CHAIN = "filter_chain_not_found"
 _ALERT = "ALERT"
+_TLS_CHAIN = "inbound tls"
 _FILTER = "type.googleapis.com/envoy.extensions.filters."
 
 
@@ -78,7 +79,7 @@ def inbound_listener(
     plain_filters = passed.pop("default_filter_chain")["filters"]
     chains = [
         {
-            "name": "inbound tls",
+            "name": _TLS_CHAIN,
             "filter_chain_match": {"transport_protocol": "tls"},
             "filters": [_after_the_handshake(one) for one in plain_filters],
             "transport_socket": {
@@ -125,11 +126,14 @@ def _after_the_handshake(tcp_proxy: Mapping[str, Any]) -> dict[str, Any]:
 def decided_inbound(event: Mapping[str, Any]) -> dict[str, str]:
     """Return what the server's sidecar says of a connection in its log: whom it verified, or why it refused.
 
-    A name in a certificate that failed verification is in the log as well, and is nobody's identity.
+    A name in a certificate that failed verification is in the log as well, and is nobody's identity. A failure that
+    stands in the log of another chain than that for TLS is only how Envoy found out that what came was no TLS.
     """
     failure = str(event.get("client_failure") or "")
     if event.get("details") == _NO_CHAIN:
         return {"refused": "true", "by": MUTUAL_TLS, "reason": "no TLS from the client"}
+    if event.get("listener") != _TLS_CHAIN:
+        return {}
     if failure:
         return {"refused": "true", "by": CLIENT_CERTIFICATE, "reason": failure}
     return _identity(event.get("client_identity"))

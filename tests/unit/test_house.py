@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
     ("doctor", "commands"),
     ("look", "look_packets", "held"),
+    ("mtls_table",),
     ("cli", "pytest_plugin"),  # the two doors
 )
 
@@ -79,7 +80,7 @@ DOORS = {
     "_pytest": ("pytest_plugin.py",),
     "testinfra": ("pytest_plugin.py", "held.py", "hosts.py"),
     "yaml": ("source.py",),
-    "click": ("cli.py", "commands.py", "look.py", "look_packets.py", "starter.py"),
+    "click": ("cli.py", "commands.py", "look.py", "look_packets.py", "mtls_table.py", "starter.py"),
     "rich": ("reports/",),
 }
 """Who may import what; a folder stands for all in it."""
