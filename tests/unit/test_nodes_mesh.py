@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from small_tenants import Rendered, written
 
+from harness import mtls
 from harness.errors import InputError
 from harness.evidence import Attempt, Evidence, Recorded, Sighting
 from harness.identity import Request
 from harness.lab import load_lab, pods
-from harness.nodes import egress_gateway, mesh_host, sidecar
+from harness.nodes import egress_gateway, mesh_host
 from harness.passport import Passport, join
 from harness.plan import Ready
 from harness.programs.fivetuple import TCP, FiveTuple
@@ -99,7 +100,7 @@ def test_sidecars_reach_a_gateway_by_its_name_and_identity() -> None:
     said = json.dumps(cluster)
     assert str(lab().bindings.pods[GATEWAY]) in said
     assert "spiffe://cluster.local/ns/trusted/sa/default" in said
-    assert sidecar.mode(lab().plan.node("trusted/sleep"), lab().plan) == "permissive"
+    assert mtls.accepts(lab().plan.node("trusted/sleep"), lab().plan) == "permissive"
 
 
 def test_a_mesh_host_has_its_server_on_loopback_only() -> None:
