@@ -21,7 +21,7 @@ from harness.verdict import outcome_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.plan import Bindings, Plan
+    from harness.plan import Bindings, Node, Plan
     from harness.running import Mark, RunningLab
     from harness.scenario import Item
 
@@ -172,11 +172,32 @@ def _unfinished(passport: Passport, plan: Plan, bindings: Bindings) -> Iterator[
             silent |= {sighting.at} - {at for at, flow in logged if flow == sighting.flow}
     for hop in silent:
         yield hop, "its log of the connection"
+    for hop in _served(passport, plan, bindings) - {at for at, _ in logged}:
+        yield hop, "its log of the request"
     for (hop, number), events in states.items():
         if "close" not in events:
             yield hop, f"its log of the end of connection {number}"
     for stray in passport.strays:
         yield stray.at, "a record of whom this connection was for"
+
+
+def _served(passport: Passport, plan: Plan, bindings: Bindings) -> set[str]:
+    """Return the pods that answered, as a gateway's log has it, and that log each request themselves."""
+    answered = {
+        sighting.onward.dst
+        for sighting in passport.sightings
+        if sighting.onward and sighting.facts.get("upstream") and not sighting.facts.get("flags")
+    }
+    return {
+        node.name
+        for node in plan.pods
+        if answered and str(bindings.pods[node.name]) in answered
+        if any(getattr(lookup.find("nodes", kind), "keeps_log", _never)(node) for kind in node.kinds)
+    }
+
+
+def _never(_: Node) -> bool:
+    return False
 
 
 def _listening(plan: Plan, bindings: Bindings) -> Iterator[tuple[str, str]]:

@@ -85,7 +85,8 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
     if not found:
         seen = passport.at(hop)
         for sighting in seen:
-            if sighting.event == "connection" and sighting.onward and not sighting.facts.get("failure"):
+            proxied = sighting.event in ("connection", "request") and sighting.onward
+            if proxied and sighting.onward and not sighting.facts.get("failure"):
                 passed = f"it let the flow through, as {sighting.onward.src}:{sighting.onward.sport}"
                 yield Finding("denied", "broken", hop, wanted, passed)
                 return

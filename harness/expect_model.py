@@ -94,6 +94,17 @@ class Packets(Entry):
     are: Literal["encrypted", "plain"] | None = None
 
 
+Percent = Annotated[int, Field(ge=0, le=100, strict=True)]
+
+
+class Split(Entry):
+    """How a load's flows are divided among pods, in percent; `then` from a change of weights during the load on."""
+
+    over: Annotated[dict[Line, Percent], Field(min_length=2)]
+    then: dict[Line, Percent] = Field(default_factory=dict)
+    confidence: Annotated[float, Field(ge=0.9, le=0.999999)] = 0.999
+
+
 class Outcome(Entry):
     """What may stand under each of the three outcomes."""
 

@@ -16,6 +16,8 @@ _WORTH = (
     "reason",
     "translated",
     "request",
+    "upstream",
+    "version",
     "status",
     "failure",
     "flags",

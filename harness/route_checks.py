@@ -58,6 +58,11 @@ def gateways(lab: Lab) -> dict[str, Workload]:
     }
 
 
+def name_of(destination: Destination) -> str:
+    """Return the name of a destination: `namespace/workload`, with a version its pod's name."""
+    return "-".join(filter(None, (destination.workload, destination.version)))
+
+
 def _gateways(lab: Lab) -> _Found:
     taken: dict[tuple[str, int], str] = {}
     for name, workload in gateways(lab).items():

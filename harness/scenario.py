@@ -17,6 +17,7 @@ from harness.expect_model import (
     Outcome,
     Packets,
     Source,
+    Split,
 )
 from harness.lab import MOST_COMPLAINTS, load_lab
 from harness.scenario_model import (
@@ -51,6 +52,7 @@ __all__ = [
     "Scenario",
     "ScenarioFile",
     "Source",
+    "Split",
     "Step",
     "load_scenarios",
 ]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
 from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
+from harness.split_checks import check_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,7 +59,10 @@ def _steps(scenario: Scenario, words: Words) -> Found:
         word, name = step.does
         place = ("given", index, word)
         known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
-        if word == "create":
+        if word == "weights":
+            for below, message in check_weights(step, words.lab):
+                yield (*place[:2], *below), message
+        elif word == "create":
             if name in there:
                 yield place, f"pod {name!r} is there already"
             if name.partition("/")[0] not in words.lab.namespaces or not name.partition("/")[2]:

@@ -12,18 +12,19 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from harness.expect_model import Expect
+from harness.expect_model import Expect, Percent
 from harness.lab_model import Entry
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
-STEPS = ("delete", "create", "kill", "stop", "restart", "break_")
+STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights")
 _PROGRAM_STEPS = ("kill", "stop", "restart")
 _BELONGS = {
     "address_of": ("create",),
     "service_account": ("create",),
     "inject": ("create",),
     "program": _PROGRAM_STEPS,
+    "to": ("weights",),
 }
 _NO_LABELS = (
     "and",
@@ -125,7 +126,7 @@ class Step(Entry):
 
     `delete` and `create` take a pod away and add one (a client; with `address_of` at the address of a pod that was
     deleted before it). `kill`, `stop` and `restart` name a node, and with `program` one program of it; `break` a tap
-    whose link goes down.
+    whose link goes down. `weights` gives a route others: `to` names each of its destinations with its percentage.
     """
 
     delete: Line | None = None
@@ -138,6 +139,8 @@ class Step(Entry):
     restart: Line | None = None
     program: Line | None = None
     break_: Line | None = Field(alias="break", default=None)
+    weights: Line | None = None
+    to: dict[Line, Percent] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:
@@ -146,7 +149,7 @@ class Step(Entry):
             known = ", ".join(word.rstrip("_") for word in STEPS)
             raise ValueError(f"say exactly one of {known}; found {' and '.join(found) or 'none'}")
         for key, words in _BELONGS.items():
-            if getattr(self, key) is not None and found[0] not in words:
+            if getattr(self, key) not in (None, {}) and found[0] not in words:
                 raise ValueError(f"{key!r} goes with {' or '.join(words)} only")
         return self
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address
 
-from harness.errors import InputError
+from harness import lookup, ready
+from harness.errors import InputError, LabError
 from harness.lab import Lab, Workload, pods
 from harness.plan import make_plan
+from harness.route_checks import GATEWAY, name_of
 from harness.running import ChangeableLab
 from harness.scenario import Step
+
+_ROUTES_SECONDS = 5.0
 
 
 @contextmanager
@@ -23,6 +27,7 @@ def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[None]:
     before = lab.state()
     addresses = dict(lab.bindings.pods)
     with ExitStack() as undo:
+        undo.callback(await_routes, lab)  # undone last: when the lab is what it was
         undo.callback(lab.restore, before)
         for step in steps:
             _do(lab, step, addresses, undo)
@@ -32,12 +37,8 @@ def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[None]:
 def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo: ExitStack) -> None:
     word, name = step.does
     match word:
-        case "delete":
-            lab.change(make_plan(without(lab.plan.lab, name), lab.plan))
-        case "create":
-            address = addresses[step.address_of] if step.address_of else None
-            pinned = {name: address} if address else {}
-            lab.change(make_plan(_with(lab, name, step, address), lab.plan), pinned)
+        case "delete" | "create" | "weights":
+            _change(lab, step, addresses)
         case "break":
             lab.set_link(name, up=False)
             undo.callback(lab.set_link, name, up=True)
@@ -53,6 +54,45 @@ def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo:
             for program in _programs(lab, name, step.program):
                 lab.end_program(name, program)
                 lab.start_program(name, program)
+
+
+def _change(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address]) -> None:
+    """Turn the lab into another plan."""
+    word, name = step.does
+    if word == "delete":
+        lab.change(make_plan(without(lab.plan.lab, name), lab.plan))
+    elif word == "create":
+        address = addresses[step.address_of] if step.address_of else None
+        pinned = {name: address} if address else {}
+        lab.change(make_plan(_with(lab, name, step, address), lab.plan), pinned)
+    else:
+        lab.change(make_plan(weighted(lab.plan.lab, name, step.to), lab.plan))
+        await_routes(lab)
+
+
+def weighted(lab: Lab, route: str, weights: Mapping[str, int]) -> Lab:
+    """Return the lab with other weights of a route, in percent by the names of its destinations."""
+    found = lab.routes[route]
+    to = tuple(one.model_copy(update={"weight": weights[name_of(one)]}) for one in found.to)
+    return lab.model_copy(update={"routes": dict(lab.routes) | {route: found.model_copy(update={"to": to})}})
+
+
+def await_routes(lab: ChangeableLab) -> None:
+    """Return when every ingress gateway has the plan's routes: a running Envoy takes a file over a moment later.
+
+    Raises LabError when one has not in time.
+    """
+    plug = lookup.find("nodes", GATEWAY)
+    for node in lab.plan.of_kind(GATEWAY):
+        argv, version = plug.in_force(node, lab.plan, lab.bindings)
+
+        def has_them(node: str = node.name, argv: Sequence[str] = argv, version: str = version) -> bool:
+            return version in lab.run(node, argv, seconds=_ROUTES_SECONDS).stdout
+
+        try:
+            ready.until(f"{node.name} has the new routes", has_them, seconds=_ROUTES_SECONDS)
+        except ready.NotInTime as error:
+            raise LabError(str(error)) from None
 
 
 def without(lab: Lab, pod: str) -> Lab:

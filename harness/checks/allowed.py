@@ -14,11 +14,21 @@ from harness.scenario import Allowed
 def judge(expected: Allowed, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
     """Yield one finding for the client and one for each hop."""
     yield from _hops(expected.path, evidence, passport)
+    yield from _failures(passport)
     attempt = evidence.attempt
     state: State = "held" if attempt.succeeded else "broken"
     last = passport.hops()[-1] if passport.hops() else attempt.pod
     at = attempt.pod if attempt.succeeded else last
     yield Finding("allowed", state, at, "the client is served", _client_saw(evidence))
+
+
+def _failures(passport: Passport) -> Iterator[Finding]:
+    """Yield each request that a gateway answered itself: for the client a 503 is an answer like any other."""
+    for sighting in passport.sightings:
+        if sighting.event == "request" and sighting.facts.get("flags"):
+            words = (sighting.facts.get(key) for key in ("status", "flags", "details", "failure"))
+            wanted = "the request is answered by what is behind it"
+            yield Finding("allowed", "broken", sighting.at, wanted, " ".join(filter(None, words)))
 
 
 def _client_saw(evidence: Evidence) -> str:

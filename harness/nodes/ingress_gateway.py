@@ -18,6 +18,7 @@ from harness.identity import Certificates
 from harness.lab import Destination, Route, Workload
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, spiffe_id
 from harness.plan import File as NodeFile
+from harness.route_checks import name_of
 from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
@@ -69,7 +70,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     )
     files = (
         NodeFile("envoy.json", json.dumps(config)),
-        NodeFile(ROUTES, route_file(node, plan)),
+        NodeFile(ROUTES, route_file(node, plan), live=True),
     )
     return Runtime(programs=(Program("gateway", argv, Ready("admin", admin(node, bindings))),), files=files)
 
@@ -92,11 +93,6 @@ def admin(node: Node, bindings: Bindings) -> str:
 def routes_of(node: Node, plan: Plan) -> tuple[tuple[str, Route], ...]:
     """Return the lab's routes that lead through a gateway, with their names."""
     return tuple((name, route) for name, route in plan.lab.routes.items() if route.gateway == node.name)
-
-
-def name_of(destination: Destination) -> str:
-    """Return the name of a destination, which with a version is also the name of its pod."""
-    return "-".join(filter(None, (destination.workload, destination.version)))
 
 
 def route_file(node: Node, plan: Plan) -> str:
@@ -122,6 +118,13 @@ def route_file(node: Node, plan: Plan) -> str:
     table = {"@type": _TYPE + "config.route.v3.RouteConfiguration", "name": _NAME, "virtual_hosts": hosts}
     version = hashlib.sha256(json.dumps(table).encode()).hexdigest()[:12]
     return json.dumps({"version_info": version, "resources": [table]})
+
+
+def in_force(node: Node, plan: Plan, bindings: Bindings) -> tuple[tuple[str, ...], str]:
+    """Return the command, to be run in the node, that says which routes Envoy has, and what of it says "these"."""
+    url = "http://envoy/config_dump?resource=dynamic_route_configs"
+    argv = ("curl", "-sS", "--max-time", "2", "--unix-socket", admin(node, bindings), url)
+    return argv, json.loads(route_file(node, plan))["version_info"]
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:

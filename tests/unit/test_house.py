@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("capture",),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
-    ("scenario_names", "plan", "engine_choice"),
+    ("scenario_names", "split_checks", "plan", "engine_choice"),
     ("scenario_checks",),
     ("scenario",),
     ("evidence",),
