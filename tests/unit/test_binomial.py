@@ -28,7 +28,7 @@ def test_p_values_are_those_of_other_programs(count: int, flows: int, share: flo
     assert p_value(count, flows, share) == pytest.approx(expected, abs=5e-4)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(FLOWS, SHARES)
 def test_probabilities_are_the_binomial_ones(flows: int, share: float) -> None:
     """They sum to 1, and each is C(n, k) p^k (1 - p)^(n - k)."""
@@ -36,7 +36,7 @@ def test_probabilities_are_the_binomial_ones(flows: int, share: float) -> None:
     assert sum(every) == pytest.approx(1)
     count = flows // 2
     exact = comb(flows, count) * share**count * (1 - share) ** (flows - count)
-    assert every[count] == pytest.approx(exact, rel=1e-9, abs=1e-300)
+    assert every[count] == pytest.approx(exact, rel=1e-9, abs=1e-200)
 
 
 @settings(max_examples=50, deadline=None)
