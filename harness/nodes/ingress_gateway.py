@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from harness import mtls
 from harness.evidence import Sighting
 from harness.identity import Certificates
-from harness.lab import Destination, Route, Workload
+from harness.lab import Destination, Route, Service, Workload
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, spiffe_id
 from harness.plan import File as NodeFile
 from harness.route_checks import name_of
@@ -61,7 +61,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         "admin": {"address": {"pipe": {"path": admin(node, bindings), "mode": 0o600}}},
         "static_resources": {
             "listeners": [_listener(_port(node), f"{folder}/{ROUTES}")],
-            "clusters": [_cluster(one, folder, plan, bindings) for one in destinations.values()],
+            "clusters": [_cluster(one, node, plan, bindings) for one in destinations.values()],
         },
     }
     argv = (
@@ -177,7 +177,7 @@ def _listener(port: int, routes: str) -> dict[str, object]:
     }
 
 
-def _cluster(destination: Destination, folder: str, plan: Plan, bindings: Bindings) -> dict[str, object]:
+def _cluster(destination: Destination, gateway: Node, plan: Plan, bindings: Bindings) -> dict[str, object]:
     """Return the cluster of a destination; pods in the mesh are reached by mutual TLS, and must be who they are."""
     namespace, _, workload = destination.workload.partition("/")
     pods = [
@@ -213,13 +213,15 @@ def _cluster(destination: Destination, folder: str, plan: Plan, bindings: Bindin
             }
         },
     }
-    if any(node.pod and node.pod.injected and mtls.accepts(node, plan) != "disable" for node in pods):
+    port = pods[0].pod.spec.port if pods[0].pod else None
+    service = Service(namespace=namespace, port=port or 80, selector=workload)
+    if mtls.sends_mutual_tls(gateway, plan, service, pods):
         identities = sorted({spiffe_id(plan, node.pod) for node in pods if node.pod})
         cluster["transport_socket"] = _plug(
             "tls",
             "transport_sockets.tls.v3.UpstreamTlsContext",
-            common_tls_context=_tls(folder, identities),
-            sni=f"outbound_.{pods[0].pod.spec.port if pods[0].pod else 0}_._.{workload}.{namespace}.svc.cluster.local",
+            common_tls_context=_tls(bindings.folder(gateway.name), identities),
+            sni=f"outbound_.{service.port}_._.{workload}.{namespace}.svc.cluster.local",
         )
     return cluster
 

@@ -43,6 +43,11 @@ def canary() -> Iterator[NamespaceLab]:
         lab.close()
 
 
+def process(lab: NamespaceLab) -> object:
+    """Return the process id of the gateway's Envoy."""
+    return next(one["pid"] for one in lab.programs() if one["node"] == GATEWAY)
+
+
 def weights(first: int) -> Step:
     """Return the step that gives version 1 so many percent, and version 2 the rest."""
     return Step.model_validate({"weights": "webapp", "to": {V1: first, V2: 100 - first}})
@@ -90,11 +95,13 @@ def test_each_request_has_connections_of_its_own(canary: NamespaceLab) -> None:
 
 
 def test_weights_change_and_come_back(canary: NamespaceLab) -> None:
-    """Within a step's time all requests go where it says, from its first on; after it, as the lab file says."""
+    """Requests go where a step says from its end on, and after it as the lab file says, by the same process."""
+    before = process(canary)
     with given(canary, [weights(0)]):
         assert asked(canary, 30) == ["v2"] * 30
     with given(canary, [weights(100)]):
         assert asked(canary, 30) == ["v1"] * 30
+    assert process(canary) == before
     assert canary.plan.lab.routes["webapp"].to[0].weight == 80
     asked(canary, 1, "as-before")
     (last,) = logged(canary, "as-before", 1)

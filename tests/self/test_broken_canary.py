@@ -41,6 +41,10 @@ def _foreign_gateway(lab: dict[str, Any]) -> None:
     gateway["certificate"] = {"issuer": "foreign"}
 
 
+def _gateway_without_tls(lab: dict[str, Any]) -> None:
+    lab["mesh"]["mtls"]["clients"] = {"istio-ingress/gateway": "disable"}
+
+
 def _foreign_pods(lab: dict[str, Any]) -> None:
     lab["namespaces"]["web"]["workloads"]["webapp"]["certificate"] = {
         "identity": "spiffe://cluster.local/ns/web/sa/impostor"
@@ -65,6 +69,7 @@ def _one_host_more(lab: dict[str, Any]) -> None:
 
 CASES = {
     "gateway-of-another-authority": Case(_foreign_gateway, SERVED, GATEWAY, "503 U"),
+    "gateway-without-tls": Case(_gateway_without_tls, SERVED, GATEWAY, "503 U"),
     "pods-of-another-identity": Case(_foreign_pods, SERVED, GATEWAY, "CERTIFICATE_VERIFY_FAILED"),
     "plain-text-behind-the-gateway": Case(_plain_text, SERVED, f"{GATEWAY}.eth0", "encrypted"),
     "a-closed-edge": Case(_closed_edge, SERVED, GATEWAY, "nothing; last seen at edge"),
