@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
@@ -14,12 +15,12 @@ from urllib.parse import urlsplit
 from harness import lookup
 from harness.evidence import SIDECAR, Attempt, Evidence, Recorded
 from harness.passport import Passport, join, unaccounted
-from harness.programs.probe import Probe
+from harness.programs.probe import Outcome, Probe
 from harness.sightings import digest
 from harness.verdict import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from harness.plan import Bindings, Node, Plan
     from harness.running import Mark, RunningLab
@@ -62,16 +63,17 @@ class _Span:
 
 
 def observe(
-    lab: RunningLab, items: Sequence[Item], earlier: Mark | None
+    lab: RunningLab, items: Sequence[Item], earlier: Mark | None, during: Callable[[], None] | None = None
 ) -> tuple[list[tuple[Evidence, Passport]], Mark]:
     """Try one item, or several probes at once; the caller has the lab's window.
 
+    An item with a load comes as often as it has flows; `during` is called when a third of the load's time is over.
     Returns evidence and passport of each, and the mark to give as `earlier` the next time.
     """
     earlier = earlier or lab.mark()
     before = lab.counters()
     mark = lab.mark()
-    span = _Span(lab, tuple(_send(lab, items, mark)), mark, earlier)
+    span = _Span(lab, tuple(_send(lab, items, mark, during)), mark, earlier)
     deadline = time.monotonic() + QUIET_SECONDS
     while True:
         _settle(span, deadline)
@@ -117,16 +119,33 @@ def _with_accounts(span: _Span, recorded: Recorded) -> list[Passport]:
         span.lab.wait_for("lines", now, min(left, LOOK_AGAIN_SECONDS))
 
 
-def _send(lab: RunningLab, items: Sequence[Item], mark: Mark) -> list[Attempt]:
+def _send(
+    lab: RunningLab, items: Sequence[Item], mark: Mark, during: Callable[[], None] | None
+) -> list[Attempt]:
     first = items[0]
     if first.scenario.run is not None:
         command = lab.run(first.source, shlex.split(first.scenario.run), seconds=COMMAND_SECONDS)
         return [Attempt(first, first.source, mark.time, lab.mark().time, command=command)]
-    outcomes = lab.probe([probe_of(item) for item in items], TOGETHER)
+    probes = [probe_of(item) for item in items]
+    if first.scenario.load is not None:
+        every = 1 / first.scenario.load.per_second
+        probes = [replace(probe, after=number * every) for number, probe in enumerate(probes)]
+    outcomes = _probed(lab, probes, during)
     return [
         Attempt(item, item.source, outcome.started, outcome.ended, outcome=outcome)
         for item, outcome in zip(items, outcomes, strict=True)
     ]
+
+
+def _probed(lab: RunningLab, probes: Sequence[Probe], during: Callable[[], None] | None) -> Sequence[Outcome]:
+    """Send probes; meanwhile, when a third of their time is over, do what is to be done `during` it."""
+    if during is None:
+        return lab.probe(probes, TOGETHER)
+    with ThreadPoolExecutor(1, "load") as thread:
+        sent = thread.submit(lab.probe, probes, TOGETHER)
+        wait([sent], timeout=probes[-1].after / 3)
+        during()
+        return sent.result()
 
 
 def probe_of(item: Item) -> Probe:

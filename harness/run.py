@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from harness.attempt import TOGETHER, observe
-from harness.evidence import Attempt, Evidence, Finding
+from harness.evidence import Attempt, Evidence, Finding, State
 from harness.lab_words import seconds_of
+from harness.load import Changed, judge_load
 from harness.passport import Passport
 from harness.running import ChangeableLab, Mark, RunningLab
 from harness.scenario import Item
@@ -20,7 +23,10 @@ WINDOW_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one item; `tries` counts attempts, `flaky` says that their verdicts differed."""
+    """What came of one item; `tries` counts attempts, `flaky` says that their verdicts differed.
+
+    Of a `load`, how many flows came to what.
+    """
 
     item: Item
     verdict: Verdict
@@ -29,6 +35,7 @@ class Result:
     seconds: float
     tries: int = 1
     flaky: bool = False
+    load: Mapping[State, int] | None = None
 
 
 class Session:
@@ -69,7 +76,8 @@ class Session:
             else:
                 result = self._run(item)
                 self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
-            self._proven[item.id] = self._results[item.id]
+            if not item.scenario.during:
+                self._proven[item.id] = self._results[item.id]
         return self._results[item.id]
 
     def _run_together(self, item: Item) -> None:
@@ -99,8 +107,25 @@ class Session:
                 item, verdict, evidence, passport, time.monotonic() - begun, tries
             )
 
+    def _run_load(self, item: Item, flows: int) -> Result:
+        """Run an item's flow many times, and its steps meanwhile; they are undone when all was judged."""
+        lab, changed, steps = self._lab, list[Changed](), None
+        with lab.window(WINDOW_SECONDS), ExitStack() as undo:
+            if item.scenario.during:
+                if not isinstance(lab, ChangeableLab):
+                    return _cannot_change(item)
+                steps = partial(_change, lab, item, undo, changed)
+            observed, self._earlier = observe(lab, [item] * flows, self._earlier, steps)
+            found = judge_load(item, observed, changed[0] if changed else None)
+        if changed:
+            self._proven.clear()
+            self._earlier = None
+        return Result(item, found.verdict, found.evidence, found.passport, 0.0, load=found.states)
+
     def _run(self, item: Item) -> Result:
         self._told(item.id)
+        if item.scenario.load is not None:
+            return self._run_load(item, item.scenario.load.flows)
         word, _ = outcome_of(item.scenario.expect)
         # a denial is never tried again: one admission is broken
         limit = seconds_of(item.scenario.within) if word == "allowed" and item.scenario.within else 0.0
@@ -124,10 +149,7 @@ class Session:
         """
         lab = self._lab
         if not isinstance(lab, ChangeableLab):
-            missing = Finding(
-                "capability", "unknown", item.source, "a lab that can be changed", "this driver's cannot"
-            )
-            return Result(item, conclude([missing]), None, None, 0.0)
+            return _cannot_change(item)
         with lab.window(WINDOW_SECONDS):
             self._proven.clear()
             deleted = {step.delete for step in item.scenario.given}
@@ -171,9 +193,25 @@ class Session:
         return [(evidence, passport, judge(evidence, passport)) for evidence, passport in observed]
 
 
+def _change(lab: ChangeableLab, item: Item, undo: ExitStack, changed: list[Changed]) -> None:
+    """Do the steps of an item's load, and note when."""
+    began = time.time_ns()
+    undo.enter_context(given(lab, item.scenario.during))
+    changed.append(Changed(began, time.time_ns()))
+
+
+def _cannot_change(item: Item) -> Result:
+    missing = Finding(
+        "capability", "unknown", item.source, "a lab that can be changed", "this driver's cannot"
+    )
+    return Result(item, conclude([missing]), None, None, 0.0)
+
+
 def _is_probed_denial(item: Item) -> bool:
+    """Tell whether an item may be tried together with others of its kind."""
     word, _ = outcome_of(item.scenario.expect)
-    return item.scenario.run is None and word != "allowed" and not item.scenario.given
+    scenario = item.scenario
+    return scenario.run is None and word != "allowed" and not scenario.given and scenario.load is None
 
 
 def as_record(result: Result) -> Mapping[str, object]:
@@ -195,6 +233,7 @@ def as_record(result: Result) -> Mapping[str, object]:
         "findings": [vars(finding) for finding in result.verdict.findings],
         "tries": result.tries,
         "flaky": result.flaky,
+        **({"load": dict(result.load)} if result.load else {}),
         "seconds": round(result.seconds, 4),
         "started": attempt.started if attempt else None,
         "ended": attempt.ended if attempt else None,

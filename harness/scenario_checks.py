@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
 from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
-from harness.split_checks import check_weights
+from harness.step_checks import check_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ def check(
 
     `others` are the scenarios of the same lab by name; `check_field` raises ValueError for an unknown field.
     """
-    yield from _steps(scenario, words)
+    yield from check_steps(scenario, words)
     words = with_created(words, scenario)
     yield from _sources(scenario, words)
     yield from _flow(scenario)
@@ -49,38 +49,6 @@ def check(
         yield from _outcome("allowed", expect.allowed, words, check_field)
     yield from _control(scenario, others)
     yield from _table(scenario, others)
-
-
-def _steps(scenario: Scenario, words: Words) -> Found:
-    """Yield what is wrong with the steps, each judged by what those before it left."""
-    there, deleted = list(words.pods), []
-    nodes = [*words.lab.outside, *(words.lab.cluster.nodes if words.lab.cluster else ())]
-    for index, step in enumerate(scenario.given):
-        word, name = step.does
-        place = ("given", index, word)
-        known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
-        if word == "weights":
-            for below, message in check_weights(step, words.lab):
-                yield (*place[:2], *below), message
-        elif word == "create":
-            if name in there:
-                yield place, f"pod {name!r} is there already"
-            if name.partition("/")[0] not in words.lab.namespaces or not name.partition("/")[2]:
-                yield place, f"{name!r} is not NAMESPACE/NAME of a namespace of this lab"
-            if step.address_of is not None and step.address_of not in deleted:
-                yield (
-                    (*place[:2], "address_of"),
-                    f"{step.address_of!r} is no pod that a step before this one deleted",
-                )
-            there.append(name)
-        elif name not in known:
-            yield (
-                place,
-                f"unknown {'tap' if word == 'break' else 'pod or node'} {name!r}; {nearest(name, known)}",
-            )
-        elif word == "delete":
-            there.remove(name)
-            deleted.append(name)
 
 
 def _sources(scenario: Scenario, words: Words) -> Found:

@@ -160,6 +160,13 @@ class Step(Entry):
         return word.rstrip("_"), getattr(self, word)
 
 
+class Load(Entry):
+    """A scenario's flow sent again and again at a steady rate; each is judged by itself."""
+
+    flows: Annotated[int, Field(ge=2, le=2000, strict=True)]
+    per_second: Annotated[int, Field(ge=1, le=500, strict=True)] = 100
+
+
 class Table(Entry):
     """Where a scenario stands in the report's table; row and column come in the order of the files."""
 
@@ -170,7 +177,8 @@ class Table(Entry):
 class Scenario(Entry):
     """One claim about one kind of flow, for one or more sources.
 
-    `from` names pods, with `*` for any text; `run` is a command, split as a shell does; `to` a URL to probe.
+    `from` names pods, with `*` for any text; `run` is a command, split as a shell does; `to` a URL to probe. `during`
+    are steps done while a `load` runs, when a third of its time is over.
     """
 
     name: Annotated[Line, Field(min_length=1)]
@@ -183,6 +191,8 @@ class Scenario(Entry):
     through: Through | None = None
     bypass: Literal["sidecar"] | None = None
     given: tuple[Step, ...] = ()
+    load: Load | None = None
+    during: tuple[Step, ...] = ()
     control: Line | None = None
     within: Duration | None = None
     stable: Positive | None = None

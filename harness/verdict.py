@@ -6,7 +6,7 @@ missing proves nothing).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import lookup
@@ -55,8 +55,20 @@ def judge(evidence: Evidence, passport: Passport) -> Verdict:
             continue
         if field == "source" and expected.at is None and isinstance(outcome, Denied):
             expected = expected.model_copy(update={"at": outcome.at})
-        findings += lookup.find("checks", field.replace("_", "-")).judge(expected, evidence, passport)
+        check = lookup.find("checks", field.replace("_", "-"))
+        if hasattr(check, "judge"):
+            findings += check.judge(expected, evidence, passport)
     return conclude(findings)
+
+
+def judge_all(expect: Expect, observed: Sequence[tuple[Evidence, Passport]]) -> Iterator[Finding]:
+    """Yield what the checks that judge all flows of a load together (`judge_all`) have to say."""
+    _, outcome = outcome_of(expect)
+    for field in _FIELDS:
+        expected = getattr(outcome, field, None)
+        check = lookup.find("checks", field.replace("_", "-"))
+        if expected and hasattr(check, "judge_all"):
+            yield from check.judge_all(expected, observed)
 
 
 def conclude(findings: list[Finding]) -> Verdict:

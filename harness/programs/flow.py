@@ -29,7 +29,8 @@ class Probe:
 
     `through` is an HTTP proxy (host, port) that is asked to CONNECT; `source` an address to leave from;
     `send` what tcp and udp send (tcp with nothing to send only connects); `token` goes into
-    X-Egresslab-Token; `certificate` names the files of a chain and its key for https.
+    X-Egresslab-Token; `certificate` names the files of a chain and its key for https. `after` is when the flow may
+    begin, in seconds since its engine started on all of them.
     """
 
     id: int
@@ -45,6 +46,7 @@ class Probe:
     send: bytes = b""
     token: str | None = None
     certificate: tuple[str, str] | None = None
+    after: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -49,15 +49,18 @@ class Engine:
         in_flight: int = 64,
         started: Callable[[Probe, str], None] | None = None,
     ) -> list[Outcome]:
-        """Run all probes, at most `in_flight` at once, and return their outcomes in the same order.
+        """Run all probes in turn, at most `in_flight` at once, and return their outcomes in the same order.
 
         `started(probe, local)` is called before a flow's first packet (DNS queries apart) with the address it
         is bound to: the port is final, the address is 0.0.0.0 unless the probe has a `source`.
         """
         with _Loop(len(probes)) as loop:
+            begun = time.monotonic()
             for index, probe in enumerate(probes):
                 while loop.active >= in_flight:
                     loop.turn()
+                while time.monotonic() < begun + probe.after:
+                    loop.turn(begun + probe.after)
                 flow = Flow(probe, self._open_socket, self._resolver_of, self._context)
                 loop.start(index, flow.run(started))
             while loop.active:
@@ -102,16 +105,17 @@ class _Loop:
         self.active += 1
         self._resume(_Running(index, steps), None)
 
-    def turn(self) -> None:
-        """Wait until something happens, and resume the flows that it happens to."""
+    def turn(self, until: float | None = None) -> None:
+        """Wait until something happens, or until then, and resume the flows that it happens to."""
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             when, _, running = heapq.heappop(self._timers)
             if running.wait is not None and running.wait.until == when:
                 self._resume(running, 0)
-        if not self.active:
+        times = [when for when in (until, self._timers[0][0] if self._timers else None) if when is not None]
+        if not self.active and until is None:
             return
-        patience = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        patience = max(0.0, min(times) - time.monotonic()) if times else None
         for fd, events in self._epoll.poll(patience):
             if fd in self._by_fd:
                 self._resume(self._by_fd[fd], events)

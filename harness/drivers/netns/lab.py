@@ -173,9 +173,13 @@ class NamespaceLab:
         self._client.call("signal", child=child, number=number)
 
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
-        """Send flows from inside nodes."""
+        """Send flows from inside nodes; over a connection of its own, so that a thread may do so amid other calls."""
         sent = [asdict(probe) | {"send": probe.send.decode()} for probe in probes]
-        outcomes: Sequence[Outcome] = self._client.fetch("probe", probes=sent, in_flight=in_flight)
+        client = Client(self.name, owner_id())
+        try:
+            outcomes: Sequence[Outcome] = client.fetch("probe", probes=sent, in_flight=in_flight)
+        finally:
+            client.close()
         return outcomes
 
     def end_program(self, node: str, program: str) -> None:

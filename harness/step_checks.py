@@ -1,0 +1,65 @@
+"""What must hold of a scenario's steps, `given` and `during`, and of its load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.lookup import nearest
+from harness.split_checks import check_weights
+
+if TYPE_CHECKING:
+    from harness.lab_checks import Found
+    from harness.scenario_model import Scenario
+    from harness.scenario_names import Words
+
+LONGEST_LOAD = 60
+"""In seconds: all that the lab records meanwhile is kept until the load is judged."""
+
+
+def check_steps(scenario: Scenario, words: Words) -> Found:
+    """Yield what is wrong with a scenario's steps and load; each step is judged by what those before it left."""
+    yield from _load(scenario)
+    there, deleted = list(words.pods), []
+    nodes = [*words.lab.outside, *(words.lab.cluster.nodes if words.lab.cluster else ())]
+    steps = [("given", *found) for found in enumerate(scenario.given)]
+    steps += [("during", *found) for found in enumerate(scenario.during)]
+    for key, index, step in steps:
+        word, name = step.does
+        place = (key, index, word)
+        known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
+        if word == "weights":
+            for below, message in check_weights(step, words.lab):
+                yield (*place[:2], *below), message
+        elif word == "create":
+            if name in there:
+                yield place, f"pod {name!r} is there already"
+            if name.partition("/")[0] not in words.lab.namespaces or not name.partition("/")[2]:
+                yield place, f"{name!r} is not NAMESPACE/NAME of a namespace of this lab"
+            if step.address_of is not None and step.address_of not in deleted:
+                yield (
+                    (*place[:2], "address_of"),
+                    f"{step.address_of!r} is no pod that a step before this one deleted",
+                )
+            there.append(name)
+        elif name not in known:
+            yield (
+                place,
+                f"unknown {'tap' if word == 'break' else 'pod or node'} {name!r}; {nearest(name, known)}",
+            )
+        elif word == "delete":
+            there.remove(name)
+            deleted.append(name)
+
+
+def _load(scenario: Scenario) -> Found:
+    if scenario.during and scenario.load is None:
+        yield ("during",), "'during' are steps while a load runs; say its 'load'"
+    if scenario.load is None:
+        return
+    seconds = scenario.load.flows / scenario.load.per_second
+    if seconds > LONGEST_LOAD:
+        yield ("load",), f"this load takes {seconds:g} s; the most is {LONGEST_LOAD} s"
+    for key in ("run", "within", "stable"):
+        if getattr(scenario, key) is not None:
+            why = "is sent by probes ('to')" if key == "run" else "is tried once, and every flow of it counts"
+            yield (key,), f"a load {why}, so {key!r} has no meaning"
