@@ -56,10 +56,7 @@ class _Span:
         if not any(passport.strays for passport in passports):
             return passports
         records = digest(lab.collect(self.earlier, ("lines", "conntrack")), lab.plan, {}, {}, ())
-        return [
-            replace(passport, strays=unaccounted(passport.strays, records.sightings))
-            for passport in passports
-        ]
+        return [replace(passport, strays=unaccounted(passport.strays, records)) for passport in passports]
 
 
 def observe(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from harness.capture import Packet
 from harness.plan import Bindings, Plan
-from harness.programs.fivetuple import FiveTuple
+from harness.programs.fivetuple import TCP, FiveTuple
 from harness.programs.probe import Outcome
 from harness.scenario import Item
 
 Witness = Literal["log", "conntrack", "nflog", "tap"]
 State = Literal["held", "broken", "unknown"]
+OPENINGS = ("opening", "new", "allow", "drop", "accept")
+"""What witnesses say of a connection that begins: taps, conntrack, a firewall's log, a server's log."""
+
 SIDECAR = "sidecar"
 """As a hop: the Envoy beside the pod that the flow leaves from; `NAMESPACE/POD sidecar` is another pod's."""
 APP = "app"
@@ -92,6 +96,64 @@ class Recorded:
     lost: Mapping[str, str]
     blind: tuple[str, ...]
     ended: Mapping[str, int]
+
+    @cached_property
+    def by_flow(self) -> Mapping[FiveTuple, Sequence[Sighting]]:
+        """The sightings of each 5-tuple, as it arrived there."""
+        found: dict[FiveTuple, list[Sighting]] = {}
+        for sighting in self.sightings:
+            if sighting.flow is not None:
+                found.setdefault(sighting.flow, []).append(sighting)
+        return found
+
+    @cached_property
+    def by_place(self) -> Mapping[str, Sequence[Sighting]]:
+        """The sightings at each place."""
+        found: dict[str, list[Sighting]] = {}
+        for sighting in self.sightings:
+            found.setdefault(sighting.at, []).append(sighting)
+        return found
+
+    def follow(self, roots: Iterable[FiveTuple]) -> tuple[set[FiveTuple], dict[int, Sighting]]:
+        """Return all 5-tuples that the chain leads to from the roots, and the sightings on the way, by identity."""
+        known, frontier = set(roots), list(roots)
+        used: dict[int, Sighting] = {}
+        while frontier:
+            for sighting in self.by_flow.get(frontier.pop(), ()):
+                used[id(sighting)] = sighting
+                if sighting.onward is not None and sighting.onward not in known:
+                    known.add(sighting.onward)
+                    frontier.append(sighting.onward)
+        return known, used
+
+    @cached_property
+    def accounted(self) -> frozenset[FiveTuple]:
+        """The 5-tuples of which some program's log says for whom it opened them."""
+        logged = {
+            sighting.onward for sighting in self.sightings if sighting.witness == "log" and sighting.onward
+        }
+        return frozenset(self.follow(logged)[0])
+
+    @cached_property
+    def unaccounted(self) -> Sequence[Sighting]:
+        """The openings of TCP connections that nobody's log accounts for."""
+        return [
+            sighting
+            for sighting in self.sightings
+            if sighting.event in OPENINGS
+            and sighting.flow is not None
+            and sighting.flow.protocol == TCP
+            and sighting.flow not in self.accounted
+        ]
+
+    @cached_property
+    def first_packets(self) -> Mapping[FiveTuple, Sequence[Packet]]:
+        """The packets that open a TCP connection (SYN), by their 5-tuple."""
+        found: dict[FiveTuple, list[Packet]] = {}
+        for packet in self.packets:
+            if packet.flags == "S" and packet.flow is not None:
+                found.setdefault(packet.flow, []).append(packet)
+        return found
 
 
 @dataclass(frozen=True)

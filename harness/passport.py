@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.evidence import APP, SIDECAR, Attempt, Recorded, Sighting
+from harness.evidence import APP, OPENINGS, SIDECAR, Attempt, Recorded, Sighting
 from harness.plan import Bindings, Plan
 from harness.programs.fivetuple import FiveTuple
 from harness.sightings import read_address
 
 _TCP = 6
 _LOOPBACK = "127.0.0.1"
-_OPENINGS = ("opening", "new", "allow", "drop", "accept")
-"""What witnesses say of a connection that begins: taps, conntrack, a firewall's log, a server's log."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +64,24 @@ def _is_from_own_sidecar(sighting: Sighting) -> bool:
 
 def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> Passport:
     """Return the passport of an attempt."""
-    sightings = recorded.sightings
-    roots = _roots(attempt, sightings, plan, bindings)
-    known, used = _follow(roots, sightings)
-    further_known, further_used = _follow(_dialled_in_vain(known, used.values(), sightings), sightings)
+    roots = _roots(attempt, recorded.sightings, plan, bindings)
+    known, used = recorded.follow(roots)
+    further_known, further_used = recorded.follow(_dialled_in_vain(known, used.values(), recorded))
     known |= further_known
     used |= further_used
     ambiguous: list[str] = []
     for node in plan.of_kind("forward-proxy"):
-        more, reasons = _through_forward_proxy(node.name, known, sightings, bindings.all_addresses(node))
+        there = recorded.by_place.get(node.name, ())
+        more, reasons = _through_forward_proxy(node.name, known, there, bindings.all_addresses(node))
         ambiguous += reasons
         for sighting in more:
             used[id(sighting)] = sighting
         further = {sighting.flow for sighting in more if sighting.event == "opening" and sighting.flow}
-        onward_known, onward_used = _follow(further, sightings)
+        onward_known, onward_used = recorded.follow(further)
         known |= onward_known
         used |= onward_used
     mine = sorted(used.values(), key=lambda sighting: sighting.time)
-    strays = _strays(attempt, known, sightings, plan, bindings)
+    strays = _strays(attempt, known, recorded, plan, bindings)
     host = plan.node(attempt.pod).host or ""
     return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous), host)
 
@@ -114,47 +112,24 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
     }
 
 
-def _follow(
-    roots: Iterable[FiveTuple], sightings: Sequence[Sighting]
-) -> tuple[set[FiveTuple], dict[int, Sighting]]:
-    """Return all 5-tuples reached from the roots, and the sightings on the way, by identity."""
-    by_flow: dict[FiveTuple, list[Sighting]] = {}
-    for sighting in sightings:
-        if sighting.flow is not None:
-            by_flow.setdefault(sighting.flow, []).append(sighting)
-    known, frontier = set(roots), list(roots)
-    used: dict[int, Sighting] = {}
-    while frontier:
-        for sighting in by_flow.get(frontier.pop(), ()):
-            used[id(sighting)] = sighting
-            if sighting.onward is not None and sighting.onward not in known:
-                known.add(sighting.onward)
-                frontier.append(sighting.onward)
-    return known, used
-
-
-def _dialled_in_vain(
-    known: set[FiveTuple], used: Iterable[Sighting], sightings: Sequence[Sighting]
-) -> set[FiveTuple]:
+def _dialled_in_vain(known: set[FiveTuple], used: Iterable[Sighting], recorded: Recorded) -> set[FiveTuple]:
     """Return what sidecars opened for connections of ours that failed: Envoy's log names no port of those.
 
     Joined by elimination: one connection failed at the sidecar, and one that its pod opened is in no log.
     """
-    logged = {sighting.onward for sighting in sightings if sighting.witness == "log"}
     found: set[FiveTuple] = set()
     for place in {sighting.at for sighting in used if _failed(sighting)}:
         pod = place.partition(" ")[0]
-        failed = [sighting for sighting in sightings if sighting.at == place and _failed(sighting)]
+        failed = [sighting for sighting in recorded.by_place[place] if _failed(sighting)]
         opened = {
             sighting.flow
-            for sighting in sightings
-            if sighting.at == pod
-            and sighting.event == "opening"
+            for sighting in recorded.by_place.get(pod, ())
+            if sighting.event == "opening"
             and sighting.facts.get("outgoing") == "true"
             and sighting.facts.get("tap") == f"{pod}.eth0"
             and sighting.flow is not None
             and sighting.flow.protocol == _TCP
-            and sighting.flow not in logged
+            and sighting.flow not in recorded.accounted
             and sighting.flow not in known
             and sighting.time >= failed[0].time
         }
@@ -177,7 +152,7 @@ def _through_forward_proxy(
     arrived = [
         sighting
         for sighting in sightings
-        if sighting.at == node and sighting.event == "opening" and sighting.flow and sighting.flow.dst in own
+        if sighting.event == "opening" and sighting.flow and sighting.flow.dst in own
     ]
     ours = [sighting for sighting in arrived if sighting.flow in known]
     if not ours:
@@ -186,10 +161,7 @@ def _through_forward_proxy(
     logged = [
         sighting
         for sighting in sightings
-        if sighting.at == node
-        and sighting.witness == "log"
-        and sighting.flow
-        and sighting.flow.src in clients
+        if sighting.witness == "log" and sighting.flow and sighting.flow.src in clients
     ]
     connections = {sighting.facts.get("connection") for sighting in logged}
     others = [sighting for sighting in arrived if sighting.flow not in known]
@@ -198,24 +170,18 @@ def _through_forward_proxy(
     left = [
         sighting
         for sighting in sightings
-        if sighting.at == node and sighting.event == "opening" and sighting.flow and sighting.flow.src in own
+        if sighting.event == "opening" and sighting.flow and sighting.flow.src in own
     ]
     return logged + left, []
 
 
-def unaccounted(strays: Iterable[Sighting], sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
-    """Return those strays that these sightings do not account for either: others' records come late, or came before."""
-    logged = {sighting.onward for sighting in sightings if sighting.witness == "log" and sighting.onward}
-    accounted, _ = _follow(logged, sightings)
-    return tuple(stray for stray in strays if stray.flow not in accounted)
+def unaccounted(strays: Iterable[Sighting], recorded: Recorded) -> tuple[Sighting, ...]:
+    """Return those strays that these records do not account for either: others' come late, or came before."""
+    return tuple(stray for stray in strays if stray.flow not in recorded.accounted)
 
 
 def _strays(
-    attempt: Attempt,
-    known: set[FiveTuple],
-    sightings: Sequence[Sighting],
-    plan: Plan,
-    bindings: Bindings,
+    attempt: Attempt, known: set[FiveTuple], recorded: Recorded, plan: Plan, bindings: Bindings
 ) -> tuple[Sighting, ...]:
     """Return openings that left a proxy without any record of whom they were for.
 
@@ -231,13 +197,11 @@ def _strays(
     # on its own host a proxy and its server talk over loopback, an address that every node has
     hosts = tuple(node.name for node in plan.of_kind("mesh-host"))
     sidecars = {node.name for node in plan.of_kind("sidecar")}
-    openings = [
+    strays = [
         sighting
-        for sighting in sightings
+        for sighting in recorded.unaccounted
         if sighting.time >= attempt.started
-        and sighting.event in _OPENINGS
         and sighting.flow is not None
-        and sighting.flow.protocol == _TCP
         and (
             sighting.flow.src in proxies
             or _within(sighting, hosts)
@@ -245,10 +209,9 @@ def _strays(
         )
         and sighting.flow not in known
     ]
-    strays = unaccounted(openings, sightings)
     # a gateway's node gives what it opened another address, by which hops further on know it
-    onward, seen = _follow({stray.flow for stray in strays if stray.flow}, sightings)
-    further = [s for s in seen.values() if s.event in _OPENINGS and s.flow in onward and s not in strays]
+    onward, seen = recorded.follow({stray.flow for stray in strays if stray.flow})
+    further = [s for s in seen.values() if s.event in OPENINGS and s.flow in onward and s not in strays]
     return (*strays, *further)
 
 

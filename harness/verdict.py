@@ -98,5 +98,5 @@ def _evidence_is_whole(outcome: Outcome, evidence: Evidence) -> Iterator[Finding
 
 def _flow_is_over(evidence: Evidence) -> Iterator[Finding]:
     """Yield what no program said in time; it may yet have come to something else."""
-    for hop, what in evidence.unfinished:
+    for hop, what in dict.fromkeys(evidence.unfinished):
         yield Finding("quiet", "unknown", hop, what, "nothing of it in time")

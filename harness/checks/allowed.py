@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness import lookup
-from harness.evidence import SIDECAR, Evidence, Finding, State
+from harness.evidence import SIDECAR, Evidence, Finding, Sighting, State
 from harness.passport import Passport
 from harness.plan import Node
 from harness.scenario import Allowed
@@ -61,8 +61,11 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
                 )
             return
         if _keeps_log(hop, evidence) and not any(sighting.witness == "log" for sighting in seen):
+            refused = any(sighting.event == "reset" and _is_sent(sighting) for sighting in seen)
+            saw = "a RST in answer" if refused else "packets of it"
             yield Finding(
-                "path", "unknown", hop, "its log records the flow", "packets of it, and no line in its log"
+                *("path", "broken" if refused else "unknown", hop),
+                *("its log records the flow", f"{saw}, and no line in its log"),
             )
             return
         first = min(sighting.time for sighting in seen)
@@ -79,6 +82,10 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
         yield Finding(
             "path", "held", hop, "the flow passes here", ", ".join(sorted({s.witness for s in seen}))
         )
+
+
+def _is_sent(sighting: Sighting) -> bool:
+    return sighting.facts.get("outgoing") == "true"
 
 
 def _keeps_log(hop: str, evidence: Evidence) -> bool:

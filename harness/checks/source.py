@@ -71,18 +71,16 @@ def _witnesses(
     if _is_masqueraded(expected.is_, evidence) or expected.is_.startswith("snat/"):
         words["conntrack"] = {sighting.onward.src for sighting in translations if sighting.onward}
         words["counter"] = set().union(*(_counted(expected, s.at, evidence, s.onward) for s in translations))
+    syns = [packet for flow in arrived for packet in evidence.recorded.first_packets.get(flow, ())]
     words["packets"] = {
         packet.flow.src
-        for packet in evidence.recorded.packets
-        if packet.flow in arrived
-        and packet.flags == "S"
-        and not packet.outgoing
-        and packet.tap.startswith(hop + ".")
+        for packet in syns
+        if not packet.outgoing and packet.tap.startswith(hop + ".")
         if any(
             other.outgoing
             and (other.ip_id, other.seq, other.flow) == (packet.ip_id, packet.seq, packet.flow)
             and other.tap.startswith(tuple(f"{s.at}." for s in translations) or "")
-            for other in evidence.recorded.packets
+            for other in syns
         )
     }
     return words
@@ -101,11 +99,8 @@ def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple 
     before, after = evidence.recorded.counters.get(node, {}).get(name, (0, 0))
     translated = {
         sighting.flow
-        for sighting in evidence.recorded.sightings
-        if sighting.at == node
-        and sighting.flow
-        and sighting.onward
-        and sighting.onward.src != sighting.flow.src
+        for sighting in evidence.recorded.by_place.get(node, ())
+        if sighting.flow and sighting.onward and sighting.onward.src != sighting.flow.src
         if onward is not None and sighting.onward.src == onward.src and sighting.witness == "conntrack"
     }
     return {onward.src} if onward is not None and after - before >= len(translated) else set()

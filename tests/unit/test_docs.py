@@ -57,6 +57,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "defaults": scenario_model.Defaults,
     "each scenario": scenario_model.Scenario,
     "given, each step": scenario_model.Step,
+    "load": scenario_model.Load,
     "table": scenario_model.Table,
     "matrix": scenario_model.Matrix,
     "expect": expect_model.Expect,

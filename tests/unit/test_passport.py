@@ -21,7 +21,7 @@ from recorded_flows import (
     to_proxy,
 )
 
-from harness.evidence import Sighting
+from harness.evidence import Recorded, Sighting
 from harness.passport import join, unaccounted
 from harness.programs.fivetuple import TCP, FiveTuple
 
@@ -174,8 +174,12 @@ def test_records_that_come_late_account_for_strays() -> None:
     stray = Sighting("bigip", "tap", "opening", BEGUN, leaves)
     translated = Sighting("bigip", "conntrack", "new", BEGUN, bound, leaves)
     logged = Sighting("bigip", "log", "upstream", BEGUN, None, bound)
-    assert unaccounted([stray], [translated]) == (stray,)
-    assert unaccounted([stray], [translated, logged]) == ()
+
+    def known(*sightings: Sighting) -> Recorded:
+        return Recorded({}, sightings, (), {}, {}, (), {})
+
+    assert unaccounted([stray], known(translated)) == (stray,)
+    assert unaccounted([stray], known(translated, logged)) == ()
 
 
 def test_a_circle_of_translations_ends() -> None:

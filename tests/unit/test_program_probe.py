@@ -300,6 +300,21 @@ def test_the_port_is_known_before_the_first_packet(site: ProgramProcess) -> None
         assert site.until("request", peer=outcome.local)["status"] == 200
 
 
+def test_a_load_begins_when_it_is_told(site: ProgramProcess) -> None:
+    """`after` spreads probes in time, whether others are under way or not; the order of outcomes stays."""
+    port = site.address(1)[1]
+    whens = [0.0, 0.05, 0.1, 0.1, 0.25]
+    probes = [
+        Probe(number, "here", "http", "127.0.77.4", port, after=when) for number, when in enumerate(whens)
+    ]
+    begun = time.time_ns()
+    outcomes = engine().run(probes)
+    assert [(outcome.id, outcome.status) for outcome in outcomes] == [(n, "answered") for n in range(5)]
+    assert all(
+        (outcome.started - begun) / 1e9 >= when - 0.001 for outcome, when in zip(outcomes, whens, strict=True)
+    )
+
+
 def test_two_thousand_probes_in_one_run(site: ProgramProcess, closed_port: int) -> None:
     """Outcomes come in order, at most `in_flight` run at once, and timers do not wait in line."""
     port = site.address(1)[1]

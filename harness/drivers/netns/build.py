@@ -205,7 +205,7 @@ def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
     socket.sethostname(space.hostname)
     own = f"{PRIVATE}/nodes/{space.name}"
     Path(own, "etc").mkdir(parents=True, exist_ok=True)
-    Path(own, "etc/hosts").write_text(_hosts(space), encoding="ascii")
+    Path(own, "etc/hosts").write_text(hosts_of(space), encoding="ascii")
     Path(own, "etc/hostname").write_text(space.hostname + "\n", encoding="ascii")
     Path(own, "etc/resolv.conf").touch()
     for name in ("resolv.conf", "hosts", "hostname"):
@@ -229,6 +229,7 @@ def _cover(place: str, mode: str, keep: tuple[str, ...]) -> None:
         os.close(fd)
 
 
-def _hosts(space: Space) -> str:
+def hosts_of(space: Space) -> str:
+    """Return a pod's own host table, as the kubelet writes it: itself, and nobody else."""
     address = next((address.partition("/")[0] for nic in space.nics for address in nic.addresses), "")
     return f"127.0.0.1 localhost\n{address} {space.hostname}\n"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.alter import alter, end_program, set_link
+from harness.drivers.netns.build import hosts_of
 from harness.drivers.netns.change import Change
 from harness.drivers.netns.children import NOT_FOUND, Child, Command
 from harness.drivers.netns.readiness import Failed, until_ready
@@ -217,8 +218,9 @@ class Operations:
             os.close(home)
 
     def _resolver(self, node: str) -> Resolver:
-        etc = dict(self._lab.spaces[node].space.etc)
-        return Resolver.parse(etc.get("resolv.conf", ""), self._lab.payload.layout.hosts)
+        space = self._lab.spaces[node].space
+        hosts = hosts_of(space) if space.pod else self._lab.payload.layout.hosts
+        return Resolver.parse(dict(space.etc).get("resolv.conf", ""), hosts)
 
     def _counters(self) -> dict[str, dict[str, list[int]]]:
         return {
