@@ -346,6 +346,7 @@ def test_sigterm_ends_open_connections_with_a_close(bench: Bench) -> None:
         proxy.process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionResetError):
             client.read()
+        proxy.process.wait(PATIENCE)  # a second signal would end it in its own way
         events = proxy.rest()
         assert [event["event"] for event in events[-2:]] == ["close", "stopped"]
         assert events[-2]["reason"] == "stopped by a signal"
