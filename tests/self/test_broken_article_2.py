@@ -143,6 +143,13 @@ CASES = {
         "bigip",
         "PERMITTED by 'ledger-only'",
     ),
+    "database-for-whoever-has-the-address": Case(
+        DATABASE,
+        _permits("ledger-only", "spiffe://cluster.local/ns/"),
+        "a pod that took over the ledger's address is reset by the proxy",
+        "bigip",
+        "PERMITTED by 'ledger-only', identity spiffe://cluster.local/ns/shop/sa/thief",
+    ),
     "database-without-certificates": Case(
         DATABASE,
         _optional_certificate,
