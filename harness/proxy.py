@@ -9,6 +9,7 @@ An engine is a module of harness/engines with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,13 @@ CLIENT_CERTIFICATE = "client-certificate"
 
 AUTHORIZATION_POLICY = "authorization-policy"
 """Who decided where an Envoy of the mesh lets only listed identities pass (Istio's AuthorizationPolicy)."""
+
+HUNG_UP = "ended before the handshake was done"
+"""The reason of engines that log none where the client was gone before the handshake's end."""
+
+_ENDED_BY_CLIENT = {"", HUNG_UP, "UNEXPECTED_EOF_WHILE_READING", "ECONNRESET", "EPIPE"}
+_ALERT_READ = re.compile("[_ ]ALERT[_ ]", re.IGNORECASE)
+"""In OpenSSL's and BoringSSL's words for an alert that came from the other side: TLSV1_ALERT_UNKNOWN_CA."""
 
 _KEPT = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
 
@@ -140,6 +148,8 @@ def read_events(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[Sigh
         match kind:
             case "decision":
                 facts["by"] = facts_of(event, ("policy",)).get("policy", "")
+            case "tls-failed" if _client_ended(facts.get("reason", "")):
+                kind = "tls-ended"
             case "tls-failed":
                 facts["by"] = CLIENT_CERTIFICATE
             case "upstream" | "upstream-failed" if "peer" not in event:
@@ -147,3 +157,11 @@ def read_events(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[Sigh
             case "upstream" | "close":
                 onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
         yield Sighting(name, "log", kind, event["time"], accepted.get(number), onward, facts)
+
+
+def _client_ended(reason: str) -> bool:
+    """Tell whether a handshake came to nothing by the client: it closed, reset, or sent an alert (RFC 8446, 6.2).
+
+    Then the proxy decided nothing, and no denial may be put down to it.
+    """
+    return reason in _ENDED_BY_CLIENT or _ALERT_READ.search(reason) is not None

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.evidence import Sighting
 from harness.plan import File, Program, Ready, Runtime
-from harness.proxy import Differences, Instead, Proxy, Rule, VirtualServer, files_of, read_events
+from harness.proxy import HUNG_UP, Differences, Instead, Proxy, Rule, VirtualServer, files_of, read_events
 from harness.sightings import json_lines
 
 DIFFERENCES = Differences(
@@ -116,7 +116,7 @@ def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield where | {"event": "accept"}
         case "TcpConnectionEnd" if not line.get("decided"):
             # the handshake's end decides, so that what is undecided never had one
-            reason = line.get("tls_failure") or "ended before the handshake was done"
+            reason = line.get("tls_failure") or HUNG_UP
             yield where | {"event": "tls-failed", "reason": reason}
             yield where | ends | {"event": "close", "reason": reason}
         case "inner TcpConnectionEnd" if verdict:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.evidence import Sighting
 from harness.plan import File, Program, Ready, Runtime
-from harness.proxy import Differences, Instead, Proxy, Rule, VirtualServer, files_of, read_events
+from harness.proxy import HUNG_UP, Differences, Instead, Proxy, Rule, VirtualServer, files_of, read_events
 from harness.sightings import json_lines
 
 DIFFERENCES = Differences(
@@ -103,7 +103,7 @@ def read_log(name: str, program: str, lines: Sequence[tuple[int, str]]) -> Itera
 def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     event = dict(line)
     if event.get("event") == "tls-failed":
-        reason = event.get("reason") or event.get("otherwise")
+        reason = event.get("reason") or event.get("otherwise") or HUNG_UP
         yield event | {"reason": reason}
         yield event | {"event": "close", "reason": reason}
         return

@@ -13,6 +13,7 @@ from test_nodes_logs import EVENTS, HOSTILE, KEYS, VALUES, sound
 from harness import lookup
 from harness.evidence import Sighting
 from harness.programs.fivetuple import TCP, FiveTuple
+from harness.proxy import read_events
 
 ENVOY_CAME = {
     "type": "TcpConnectionEnd",
@@ -123,12 +124,36 @@ def test_envoys_unverified_name_is_no_identity() -> None:
     assert not any("identity" in sighting.facts for sighting in (failed, close))
 
 
-def test_who_leaves_envoy_before_the_handshake_is_done_was_not_let_in() -> None:
-    """Undecided at its end means that the handshake never came to its own."""
-    failed, close = read("envoy", ENVOY_FOREIGN | {"tls_failure": None})
-    assert failed.event == "tls-failed"
-    assert failed.facts["reason"] == "ended before the handshake was done"
+def test_who_leaves_envoy_before_the_handshake_is_done_was_not_denied() -> None:
+    """Undecided at its end, and no failure either: the client was gone, and Envoy has refused nobody."""
+    ended, close = read("envoy", ENVOY_FOREIGN | {"tls_failure": None})
+    assert ended.event == "tls-ended"
+    assert "by" not in ended.facts
+    assert ended.facts["reason"] == "ended before the handshake was done"
     assert close.event == "close"
+
+
+@pytest.mark.parametrize(
+    ("reason", "event"),
+    [
+        ("CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate", "tls-failed"),
+        ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "tls-failed"),
+        ("WRONG_VERSION_NUMBER", "tls-failed"),
+        ("no handshake within 10 s", "tls-failed"),
+        ("UNEXPECTED_EOF_WHILE_READING", "tls-ended"),
+        ("ECONNRESET", "tls-ended"),
+        ("", "tls-ended"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "tls-ended"),
+        ("error:0A000418:SSL routines::tlsv1 alert unknown ca", "tls-ended"),
+        ("TLS_error:|268436504:SSL_routines:OPENSSL_internal:SSLV3_ALERT_BAD_CERTIFICATE:x", "tls-ended"),
+    ],
+)
+def test_only_what_the_proxy_refused_is_put_down_to_it(reason: str, event: str) -> None:
+    """A client that closes, resets or sends an alert of its own ends the handshake itself: that is no denial."""
+    said = {"event": "tls-failed", "conn": 1, "peer": "10.0.0.1:1", "local": "10.0.0.2:2", "reason": reason}
+    (found,) = read_events("bigip", [said | {"time": 1}])
+    assert found.event == event
+    assert found.facts.get("by") == ("client-certificate" if event == "tls-failed" else None)
 
 
 def test_envoys_two_names_are_none() -> None:

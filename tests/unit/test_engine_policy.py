@@ -196,6 +196,17 @@ def test_plain_text_is_refused_by_the_handshake(bench: EngineBench) -> None:
         proxy.until("close", local)
 
 
+@pytest.mark.parametrize("said", [b"", b"hi\n"])
+def test_a_client_that_ends_before_the_handshake_is_not_refused(bench: EngineBench, said: bytes) -> None:
+    """Bytes too few for a TLS record and an end are the client's doing: nobody decided, and the log says only that."""
+    with bench.proxy() as proxy, socket.create_connection(proxy.address, timeout=PATIENCE) as client:
+        local = "{}:{}".format(*client.getsockname())
+        client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        assert "by" not in proxy.until("tls-ended", local).facts
+        proxy.until("close", local)
+
+
 def test_where_a_certificate_is_optional_none_has_no_identity(bench: EngineBench) -> None:
     """A client without one finishes the handshake, and the policy rejects it."""
     with bench.proxy(required=False) as proxy:
