@@ -60,9 +60,10 @@ def _wanted(expected: Client, evidence: Evidence, passport: Passport) -> _Wanted
                 alike = bool(meant) if entry.words else not expected.shows
                 if alike and expected.exit in (None, entry.exit):
                     told = f" (as {engine} at {hop} has it; the scenario says {_words(expected)})"
+                    shows = (entry.shows if words in meant else words for words in expected.shows)
                     return _Wanted(
                         () if expected.exit is None else entry.exits,
-                        tuple(entry.shows if words in meant else words for words in expected.shows),
+                        tuple(words for words in shows if words),
                         told,
                     )
     return said
