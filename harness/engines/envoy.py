@@ -173,7 +173,11 @@ def _outer_listener(server: VirtualServer, folder: str) -> dict[str, object]:
 
 
 def _decide(server: VirtualServer) -> dict[str, object]:
-    """Return the filter that sets a connection's filter state when its handshake is done, in this order."""
+    """Return the filter that sets a connection's filter state when its handshake is done, in this order.
+
+    The state is hashable: the pool of connections to the inner listener is chosen by it, and a connection that came
+    while another was open would otherwise get that one's state, decision and all.
+    """
     words = [f"{_PERMIT if rule.permit else _REJECT} {index}" for index, rule in enumerate(server.rules)]
     ways = [_next_name(server) if rule.permit else _NOBODY for rule in server.rules]
     values = {
@@ -187,7 +191,7 @@ def _decide(server: VirtualServer) -> dict[str, object]:
     state = [
         {
             "object_key": key,
-            "factory_key": key if key == _CLUSTER else "envoy.string",
+            "factory_key": key if key == _CLUSTER else "envoy.hashable_string",
             "format_string": {"text_format_source": {"inline_string": value}},
             "shared_with_upstream": "ONCE",
         }

@@ -140,6 +140,25 @@ def test_the_first_match_decides(bench: EngineBench) -> None:
         assert served(proxy, bench.mesh.leaf(f"{PRODUCTPAGE}2")).facts["verdict"] == "PERMITTED"
 
 
+def test_each_connection_is_decided_for_itself(bench: EngineBench) -> None:
+    """A stranger that comes while a permitted client is connected is rejected, and the log keeps the two apart."""
+    with bench.proxy() as proxy, proxy.client() as permitted:
+        permitted.send(b"a")
+        assert permitted.read() == b"a"
+        with proxy.client(bench.strange) as stranger:
+            stranger.send(b"hello")
+            assert ended(stranger) in ("FIN", "RST")
+            decision, close = proxy.until("decision", stranger.local), proxy.until("close", stranger.local)
+        permitted.send(b"b")
+        assert permitted.read() == b"b"
+        permitted.end()
+        assert permitted.read_all() == b""
+        own = proxy.until("decision", permitted.local)
+    assert (decision.facts["identity"], decision.facts["verdict"]) == (STRANGER, "REJECTED")
+    assert close.onward is None
+    assert (own.facts["identity"], own.facts["verdict"]) == (PRODUCTPAGE, "PERMITTED")
+
+
 def test_a_whole_name_is_no_prefix(bench: EngineBench) -> None:
     """A rule with `spiffe_id` permits that identity, not those that begin with it."""
     with bench.proxy((Rule(permit=True, spiffe_id=PRODUCTPAGE),)) as proxy:
