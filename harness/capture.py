@@ -17,7 +17,7 @@ from harness.pcapng import TapInfo, write_pcapng
 from harness.programs.fivetuple import ICMP, ICMPV6, TCP, UDP, FiveTuple
 from harness.programs.ippacket import IpPacket, five_tuple, flow_of, parse
 from harness.programs.tap import ETHERNET, LOOPBACK, Frame
-from harness.stream import is_tls, stream
+from harness.stream import is_tls, opens_tls, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,7 @@ __all__ = [
     "fields",
     "is_tls",
     "matching",
+    "opens_tls",
     "stream",
     "write_pcapng",
 ]

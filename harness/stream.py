@@ -56,6 +56,11 @@ def is_tls(data: bytes) -> Literal[True] | str:
     return True
 
 
+def opens_tls(data: bytes) -> bool:
+    """Say whether one direction of a stream begins with a TLS record, whatever became of it."""
+    return bool(data) and not _wrong_header(data[:_RECORD_HEADER], first=True)
+
+
 def _wrong_header(header: bytes, *, first: bool) -> str:
     """Say what is wrong with a record's header, as far as it was captured; the empty text for nothing."""
     kind = header[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness import lookup
-from harness.evidence import SIDECAR, Evidence, Finding, Sighting, State
+from harness.denial import denials, rule_of
+from harness.evidence import SIDECAR, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.plan import Node
 from harness.scenario import Allowed
@@ -16,10 +17,15 @@ def judge(expected: Allowed, evidence: Evidence, passport: Passport) -> Iterator
     yield from _hops(expected.path, evidence, passport)
     yield from _failures(passport)
     attempt = evidence.attempt
-    state: State = "held" if attempt.succeeded else "broken"
-    last = passport.hops()[-1] if passport.hops() else attempt.pod
-    at = attempt.pod if attempt.succeeded else last
-    yield Finding("allowed", state, at, "the client is served", _client_saw(evidence))
+    if attempt.succeeded:
+        yield Finding("allowed", "held", attempt.pod, "the client is served", _client_saw(evidence))
+        return
+    at, seen = passport.hops()[-1] if passport.hops() else attempt.pod, _client_saw(evidence)
+    refused = denials(passport)
+    if refused:
+        at, rule = refused[0].at, rule_of(refused[0])
+        seen += f"; refused there by {rule!r}" if rule else "; refused there"
+    yield Finding("allowed", "broken", at, "the client is served", seen)
 
 
 def _failures(passport: Passport) -> Iterator[Finding]:

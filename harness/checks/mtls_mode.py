@@ -28,8 +28,8 @@ def judge(expected: MtlsMode, evidence: Evidence, passport: Passport) -> Iterato
 def observed(pod: str, evidence: Evidence, passport: Passport) -> tuple[str | None, str]:
     """Return how a flow reached a pod, and what shows it.
 
-    `mutual` or `plain`, else `tls` (no verified client) or `mixed` (TLS one way only), which are neither; None where
-    the evidence does not say.
+    `mutual` or `plain`, else `tls` (no verified client, or no more than a handshake) or `mixed` (TLS one way only),
+    which are neither; None where the evidence does not say.
     """
     try:
         sent = _sent(f"{pod}.eth0", evidence, passport)
@@ -45,9 +45,14 @@ def observed(pod: str, evidence: Evidence, passport: Passport) -> tuple[str | No
         if verified:
             return MUTUAL, f"TLS records only; the client's certificate names {', '.join(sorted(verified))}"
         return "tls", "TLS records only; its sidecar's log has no verified name of the client"
-    if True in verdicts:
-        return "mixed", f"TLS records in one direction; in the other: {wrong}"
-    return PLAIN, f"no TLS: {wrong}"
+    opened = [capture.opens_tls(data) for data in sent]
+    if not any(opened):
+        return PLAIN, f"no TLS: {wrong}"
+    return (
+        ("tls", f"TLS that came to nothing: {wrong}")
+        if all(opened)
+        else ("mixed", f"TLS one way only: {wrong}")
+    )
 
 
 def _sent(tap: str, evidence: Evidence, passport: Passport) -> list[bytes]:

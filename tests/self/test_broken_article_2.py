@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
-from small_lab import Files, own_name, standing
-
-from harness import shipped, source
-from harness.scenario import load_scenarios
+from edited_lab import written
+from small_lab import own_name, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from harness.scenario import Item
 
 pytestmark = pytest.mark.live
 
@@ -220,21 +214,6 @@ CASES = {
         DATABASE, _no_rows, "the ledger reads a balance", "billing/ledger", "the client shows 'Grace'"
     ),
 }
-
-
-def written(name: str, folder: Path, edit: Callable[[dict[str, Any]], None]) -> Files:
-    """Write a shipped lab with an edit, and all of its scenarios."""
-    data = copy.deepcopy(source.read(shipped.find_lab(name)).data)
-    edit(data)
-    lab = folder / "lab.yaml"
-    lab.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    items: list[Item] = []
-    for path in shipped.scenario_paths(name):
-        content = copy.deepcopy(source.read(path).data) | {"lab": "lab.yaml"}
-        (folder / path.name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    for path in shipped.scenario_paths(name):
-        items += load_scenarios(folder / path.name)
-    return Files(lab, folder, tuple(items))
 
 
 @pytest.mark.parametrize("name", CASES)

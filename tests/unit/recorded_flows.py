@@ -91,7 +91,7 @@ class Story:
         named: dict[str, dict[int, str]] = {}
         for node in self.plan.nodes:
             if node.placement == "pod":
-                named[node.name] = {2: f"{node.name}.eth0"}
+                named[node.name] = {1: f"{node.name}.lo", 2: f"{node.name}.eth0"}
             else:
                 named[node.name] = {2 + n: f"{node.name}.{network}" for n, (network, _) in enumerate(node.on)}
             if node.placement == "cluster-node":

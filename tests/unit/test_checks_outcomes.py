@@ -75,10 +75,17 @@ class TestAllowed:
         assert states(found)[:2] == [("path", "tinyproxy", "held"), ("path", "bigip", "broken")]
 
     def test_the_client_is_not_served(self) -> None:
-        """A client that fails is broken at the last place that saw the flow, with its last words."""
+        """A client that fails is broken at who refused it, with the client's last words and the rule."""
         (finding,) = judged("allowed", Allowed(), told(BLUE))
         assert (finding.state, finding.at) == ("broken", "bigip")
-        assert finding.seen == "exit status 56, curl: (56) Recv failure: Connection reset by peer"
+        words = "exit status 56, curl: (56) Recv failure: Connection reset by peer"
+        assert finding.seen == f"{words}; refused there by 'red-only'"
+
+    def test_a_client_that_nobody_refused(self) -> None:
+        """Without a recorded denial it is broken at the last place that saw the flow."""
+        (finding,) = judged("allowed", Allowed(), told(RED, lambda one: printing(one, "no", code=7)))
+        assert (finding.state, finding.at) == ("broken", "site.example")
+        assert finding.seen == "exit status 7, no"
 
     def test_a_client_that_ran_out_of_time(self) -> None:
         """A command that was ended by the limit was not served."""
@@ -87,7 +94,8 @@ class TestAllowed:
 
     def test_a_probes_stage_is_told(self) -> None:
         """A probe that failed says at which stage and how."""
-        assert judged("allowed", Allowed(), told(ROUND))[0].seen == "connect: timeout no answer within 0.5 s"
+        words = "connect: timeout no answer within 0.5 s"
+        assert judged("allowed", Allowed(), told(ROUND))[0].seen == f"{words}; refused there by 'default'"
 
     def test_what_cannot_be_told_apart(self) -> None:
         """A hop behind a proxy at which two flows could be meant is unknown, and says so."""

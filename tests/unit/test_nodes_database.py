@@ -1,4 +1,4 @@
-"""The kind `database`: what its node runs, its first statements, and what MariaDB's own log comes to."""
+"""MariaDB outside and in a pod: what its node runs, its first statements, and what its own log comes to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_tenants import LAB, Rendered
 
 from harness.errors import InputError
-from harness.nodes import database
+from harness.nodes import database, workload
 from harness.plan import Node, Ready
 from harness.programs.fivetuple import TCP, FiveTuple
 
@@ -23,6 +23,12 @@ WITH_DATABASE = (
     users: {reader: "it's a \\\\secret"}
     statements: [CREATE TABLE titles (title text)]
 """
+)
+IN_A_POD = LAB.replace(
+    "      client: {runs: client}\n",
+    "      client: {runs: client}\n"
+    "      books: {runs: database, port: 3307, database: {schema: books, users: {reader: secret}}}\n",
+    1,
 )
 FLOW = FiveTuple(TCP, "10.4.0.211", 42559, "10.30.0.3", 3306)
 
@@ -150,3 +156,35 @@ def test_no_line_upsets_the_reader(lines: list[str]) -> None:
         assert event in ("connect", "query", "close")
         assert flow is not None
         assert facts["connection"].isdecimal()
+
+
+def test_a_pod_may_run_it() -> None:
+    """In a pod it listens at the pod's address, as the app behind the sidecar, and has a service of its name."""
+    found = Rendered(IN_A_POD)
+    address, program = found.bindings.pods["red/books"], found.program("red/books", "app")
+    assert program.argv[0] == "mariadbd"
+    for option in (f"--bind-address={address}", "--port=3307"):
+        assert option in program.argv
+    assert f"{address}:3307" in found.files("red/books")["data/first.sql"]
+    assert "sidecar" in {one.name for one in found.runtimes["red/books"].programs}
+    assert (found.plan.services["red/books"].port, found.plan.services["red/books"].selector) == (
+        3307,
+        "books",
+    )
+
+
+def test_its_passwords_are_for_the_server_only_in_a_pod_too() -> None:
+    """The file with them can be read by the server's user alone."""
+    files = {file.path: file.mode for file in Rendered(IN_A_POD).runtimes["red/books"].files}
+    assert files["data/first.sql"] == 0o600
+
+
+def test_its_log_is_the_pods() -> None:
+    """What it says in a pod is seen at the pod, where its sidecar is the client."""
+    node = Rendered(IN_A_POD).plan.node("red/books")
+    assert workload.keeps_log(node)
+    seen = list(workload.read_log(node, "app", list(enumerate(SERVED))))
+    assert [(sighting.at, sighting.event, sighting.flow) for sighting in seen] == [
+        ("red/books", event, FLOW) for event in ("connect", "query", "close")
+    ]
+    assert not list(workload.read_log(node, "sidecar", list(enumerate(SERVED))))
