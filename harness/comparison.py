@@ -65,7 +65,8 @@ def _came_of(evidence: Evidence, passport: Passport) -> str:
         return f"unknown (denied at {_place(denied[0].at, passport)}, and yet answered)"
     if denied:
         rule = rule_of(denied[0])
-        return f"stopped at {_place(denied[0].at, passport)}" + (f" by {rule!r}" if rule else "")
+        stopped = f"stopped at {_place(denied[0].at, passport)}" + (f" by {rule!r}" if rule else "")
+        return ", yet seen at ".join([stopped, *_beyond(denied[0].at, passport)])
     if served:
         seen = dict.fromkeys(_clients(evidence.place_of(served), evidence, passport))
         return f"gets through as {', '.join(seen)}" if seen else "gets through"
@@ -82,6 +83,15 @@ def _server(evidence: Evidence, passport: Passport) -> str | None:
         return None
     last = passport.hops()[-1]
     return last if any(sighting.witness == "log" for sighting in passport.at(last)) else None
+
+
+def _beyond(denier: str, passport: Passport) -> Iterator[str]:
+    """Yield the hops that saw the flow after one that denied it, or a connection that no record accounts for."""
+    hops = passport.hops()
+    later = () if denier == f"{passport.pod} {SIDECAR}" else hops[hops.index(denier) + 1 :]
+    found = dict.fromkeys([*later, *(stray.at for stray in passport.strays if stray.at != denier)])
+    if found:
+        yield ", ".join(found)
 
 
 def _place(at: str, passport: Passport) -> str:

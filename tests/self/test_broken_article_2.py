@@ -230,3 +230,14 @@ def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp
         assert any(reason.at == case.at and case.says in str(reason) for reason in verdict.reasons), str(
             verdict
         )
+
+
+def test_the_table_tells_a_proxy_that_dials_for_the_rejected(tmp_path: Path) -> None:
+    """A cell comes from the evidence: it says that the flow was stopped, and who saw a connection all the same."""
+    files = written(WAYS, tmp_path, _fault("reject-then-dial-quietly"))
+    with standing(files, own_name("self-table")) as lab:
+        found = compare(lab.results("another namespace is rejected by the external proxy"))
+    assert found is not None
+    assert found.line("another namespace") == (
+        "stopped at bigip by 'trusted-sleep', yet seen at firewall, proxy-echo (its scenario is broken)",
+    )

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from judged_flows import BLUE, RED, ROUND, joined, printing, told, without
+from recorded_flows import BEGUN
 from rich.console import Console
 
 from harness.comparison import NOT_RUN, cell_of, compare
-from harness.evidence import Finding
+from harness.evidence import Finding, Sighting
+from harness.programs.fivetuple import TCP, FiveTuple
 from harness.report import Summary
 from harness.reports import table
 from harness.reports.terminal import Terminal
@@ -46,6 +48,21 @@ def test_a_denied_flow_says_which_hop_stopped_it_and_by_what_rule() -> None:
     """The hop and the rule are those of the recorded decision: a proxy's log, a firewall's."""
     assert cell_of(result_of(told(BLUE))) == "stopped at bigip by 'red-only'"
     assert cell_of(result_of(told(ROUND))) == "stopped at firewall by 'default'"
+
+
+def test_a_denial_says_who_saw_the_flow_all_the_same() -> None:
+    """A proxy that rejects and dials stopped nothing: the hops beyond it that saw a connection are in the cell."""
+    result = result_of(told(BLUE))
+    assert result.passport is not None
+    flow = FiveTuple(TCP, "10.4.0.211", 50000, "10.5.0.3", 8888)
+    strays = tuple(
+        Sighting(at, "tap", "opening", BEGUN, flow) for at in ("bigip", "firewall", "firewall", "tinyproxy")
+    )
+    dialled = replace(result, passport=replace(result.passport, strays=strays))
+    assert cell_of(dialled) == "stopped at bigip by 'red-only', yet seen at firewall, tinyproxy"
+    seen = (*result.passport.sightings, strays[1])
+    logged = replace(result, passport=replace(result.passport, sightings=seen))
+    assert cell_of(logged) == "stopped at bigip by 'red-only', yet seen at firewall"
 
 
 def test_a_served_flow_says_as_whom_the_last_hop_saw_it() -> None:
