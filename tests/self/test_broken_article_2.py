@@ -9,6 +9,8 @@ import pytest
 from edited_lab import written
 from small_lab import own_name, standing
 
+from harness.comparison import compare
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
