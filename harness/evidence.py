@@ -114,12 +114,19 @@ class Recorded:
             found.setdefault(sighting.at, []).append(sighting)
         return found
 
-    def follow(self, roots: Iterable[FiveTuple]) -> tuple[set[FiveTuple], dict[int, Sighting]]:
-        """Return all 5-tuples that the chain leads to from the roots, and the sightings on the way, by identity."""
+    def follow(
+        self, roots: Iterable[FiveTuple], since: int = 0
+    ) -> tuple[set[FiveTuple], dict[int, Sighting]]:
+        """Return all 5-tuples that the chain leads to from the roots, and the sightings on the way, by identity.
+
+        Of what was seen before `since` (ns since the epoch) nothing counts: under load, ports are used again.
+        """
         known, frontier = set(roots), list(roots)
         used: dict[int, Sighting] = {}
         while frontier:
             for sighting in self.by_flow.get(frontier.pop(), ()):
+                if sighting.time < since:
+                    continue
                 used[id(sighting)] = sighting
                 if sighting.onward is not None and sighting.onward not in known:
                     known.add(sighting.onward)

@@ -100,7 +100,7 @@ Percent = Annotated[int, Field(ge=0, le=100, strict=True)]
 class Split(Entry):
     """How a load's flows are divided among pods, in percent; `then` from a change of weights during the load on."""
 
-    over: Annotated[dict[Line, Percent], Field(min_length=2)]
+    over: dict[Line, Percent]
     then: dict[Line, Percent] = Field(default_factory=dict)
     confidence: Annotated[float, Field(ge=0.9, le=0.999999)] = 0.999
 
@@ -119,6 +119,7 @@ class Allowed(Outcome):
     """The flow reached its destination, through these hops in this order."""
 
     path: Lines = ()
+    split: Split | None = None
 
 
 class Denied(Outcome):

@@ -65,8 +65,9 @@ def _is_from_own_sidecar(sighting: Sighting) -> bool:
 def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> Passport:
     """Return the passport of an attempt."""
     roots = _roots(attempt, recorded.sightings, plan, bindings)
-    known, used = recorded.follow(roots)
-    further_known, further_used = recorded.follow(_dialled_in_vain(known, used.values(), recorded))
+    known, used = recorded.follow(roots, attempt.started)
+    in_vain = _dialled_in_vain(known, used.values(), recorded)
+    further_known, further_used = recorded.follow(in_vain, attempt.started)
     known |= further_known
     used |= further_used
     ambiguous: list[str] = []
@@ -77,7 +78,7 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
         for sighting in more:
             used[id(sighting)] = sighting
         further = {sighting.flow for sighting in more if sighting.event == "opening" and sighting.flow}
-        onward_known, onward_used = recorded.follow(further)
+        onward_known, onward_used = recorded.follow(further, attempt.started)
         known |= onward_known
         used |= onward_used
     mine = sorted(used.values(), key=lambda sighting: sighting.time)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
 from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
+from harness.split_checks import check_split
 from harness.step_checks import check_steps
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check(
             yield from _outcome(word, outcome, words, check_field)
             yield from _control_of_denial(scenario, word, outcome, words, others)
     if expect.allowed is not None:
-        for place, message in _allowed(expect.allowed, words):
+        for place, message in _allowed(expect.allowed, scenario, words):
             yield ("expect", "allowed", *place), message
         yield from _outcome("allowed", expect.allowed, words, check_field)
     yield from _control(scenario, others)
@@ -148,12 +149,15 @@ def _written(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("matrix", key, index), value
 
 
-def _allowed(outcome: Allowed, words: Words) -> Found:
+def _allowed(outcome: Allowed, scenario: Scenario, words: Words) -> Found:
     for index, hop in enumerate(outcome.path):
         if message := words.unknown_hop(hop):
             yield ("path", index), message
     if outcome.source is not None and outcome.source.at is None:
         yield ("source",), "say which hop saw the source ('at')"
+    if outcome.split is not None:
+        for below, message in check_split(scenario, outcome.split, words.lab):
+            yield ("split", *below), message
 
 
 def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:

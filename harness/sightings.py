@@ -117,8 +117,11 @@ def _packets(raw: Raw) -> Iterator[tuple[str, Packet]]:
 
 
 def _from_packets(packets: Sequence[tuple[str, Packet]]) -> Iterator[Sighting]:
-    """Yield openings (the first SYN or datagram of a flow), resets and ICMP errors, as each node's taps saw them."""
-    seen: set[tuple[str, FiveTuple]] = set()
+    """Yield openings (the first SYN or datagram of a flow), resets and ICMP errors, as each node's taps saw them.
+
+    A SYN with another sequence number is another connection, whose port was used before.
+    """
+    seen: set[tuple[str, FiveTuple, int]] = set()
     for node, packet in packets:
         facts = {"tap": packet.tap, "outgoing": str(packet.outgoing).lower()}
         if packet.icmp is not None:
@@ -129,9 +132,11 @@ def _from_packets(packets: Sequence[tuple[str, Packet]]) -> Iterator[Sighting]:
             continue
         if "R" in packet.flags:
             yield Sighting(node, "tap", "reset", packet.time, inverse(packet.flow), None, facts)
+        number = packet.seq if packet.flow.protocol == _TCP else 0
         opens = packet.flags == "S" or packet.flow.protocol == _UDP
-        if opens and (node, packet.flow) not in seen and (node, inverse(packet.flow)) not in seen:
-            seen.add((node, packet.flow))
+        answers = packet.flow.protocol == _UDP and (node, inverse(packet.flow), 0) in seen
+        if opens and not answers and (node, packet.flow, number) not in seen:
+            seen.add((node, packet.flow, number))
             yield Sighting(node, "tap", "opening", packet.time, packet.flow, None, facts)
 
 

@@ -41,28 +41,33 @@ def check_weights(step: Step, lab: Lab) -> Found:
         yield ("to",), f"the weights sum to {total}; they must sum to 100"
 
 
-def check_split(scenario: Scenario, split: Split, lab: Lab, flows: int | None) -> Found:
-    """Yield what is wrong with `split`, each with its place below it; `flows` is how many the scenario sends.
+def check_split(scenario: Scenario, split: Split, lab: Lab) -> Found:
+    """Yield what is wrong with `split`, each with its place below it.
 
     Too few flows to tell the stated shares from even ones would hold whatever happened.
     """
-    if flows is None:
+    if scenario.load is None:
         yield (), "'split' needs a 'load': one flow cannot be divided"
         return
-    changes = any(step.weights for step in getattr(scenario, "during", ()))
+    changes = any(step.weights for step in scenario.during)
     if changes and not split.then:
         yield (), "the weights change during the load: say the shares that hold from then on ('then')"
     if split.then and not changes:
         yield ("then",), "'then' is for a change of weights during the load, and 'during' has none"
-    third = flows // 3
-    phases = (("over", split.over, third if split.then else flows), ("then", split.then, flows - third))
+    flows = scenario.load.flows
+    # the change begins when a third is sent, and takes its time
+    phases = (("over", split.over, flows // 3 if split.then else flows), ("then", split.then, flows // 2))
     for key, shares, sent in phases:
-        if not shares:
+        if not shares and key == "then":
             continue
         for below, message in _shares(shares, lab):
             yield (key, *below), message
         fractions = tuple(share / _WHOLE for share in shares.values())
-        if sum(shares.values()) == _WHOLE and not enough(sent, fractions, split.confidence):
+        if (
+            len(shares) > 1
+            and sum(shares.values()) == _WHOLE
+            and not enough(sent, fractions, split.confidence)
+        ):
             needed = fewest(fractions, split.confidence)
             wanted = f"it takes {needed}" if needed else "no number of flows that a lab can bear would"
             few = f"{sent} flows cannot tell these shares from others at a confidence of {split.confidence * 100:g} %"
@@ -74,6 +79,8 @@ def _shares(shares: Mapping[str, int], lab: Lab) -> Found:
     for name in shares:
         if name not in servers:
             yield (name,), f"unknown http pod {name!r}; {nearest(name, servers)}"
+    if len(shares) == 1:
+        yield (), "one pod alone divides nothing; name the pods that get none as well"
     total = sum(shares.values())
     if total != _WHOLE:
         yield (), f"the shares sum to {total}; they must sum to 100"

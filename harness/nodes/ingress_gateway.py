@@ -201,6 +201,7 @@ def _cluster(destination: Destination, gateway: Node, plan: Plan, bindings: Bind
         "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
+        "connection_pool_per_downstream_connection": True,  # else requests at the same time swap connections
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": one} for one in endpoints]}],

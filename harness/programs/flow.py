@@ -21,6 +21,8 @@ OpenSocket = Callable[[str, int, int], socket.socket]
 
 BODY_KEPT = 4096
 HEAD_LIMIT = 65536
+MOST_PORTS = 64
+"""How many ports are looked at for one that no flow of the run had; then one is used again."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Outcome:
 
 
 class Flow:
-    """The state of one probe; `run` is its generator."""
+    """The state of one probe; `run` is its generator. `ports` are those that the run has used, by node."""
 
     def __init__(
         self,
@@ -80,11 +82,13 @@ class Flow:
         open_socket: OpenSocket,
         resolver: Callable[[str], Resolver],
         context: Callable[[tuple[str, str] | None], ssl.SSLContext],
+        ports: set[tuple[str, str]],
     ) -> None:
         self._probe = probe
         self._open_socket = open_socket
         self._resolver = resolver
         self._context = context
+        self._ports = ports
         self._deadline = time.monotonic() + probe.timeout
         self._stage: Stage = "resolve"
         self._local: str | None = None
@@ -131,16 +135,33 @@ class Flow:
         address = (yield from self._resolve(host)), port
         self._stage = "connect"
         kind = socket.SOCK_DGRAM if probe.scheme == "udp" else socket.SOCK_STREAM
-        sock = self._open_socket(probe.node, socket.AF_INET, kind)
+        wire = self._wire(kind)
         try:
-            wire = Wire(sock, self._deadline, mark=probe.mark, source=probe.source)
             self._local = wire.local
             if started:
                 started(probe, wire.local)
             self._remote = written(address)
             return (yield from self._over(wire, address))
         finally:
-            sock.close()
+            wire.sock.close()
+
+    def _wire(self, kind: int) -> Wire:
+        """Return a wire from a port that no flow of this run had: flows are told apart by their 5-tuples."""
+        probe = self._probe
+        refused: list[socket.socket] = []  # open as long as we look, so that the kernel gives others
+        try:
+            while True:
+                sock = self._open_socket(probe.node, socket.AF_INET, kind)
+                refused.append(sock)
+                wire = Wire(sock, self._deadline, mark=probe.mark, source=probe.source)
+                port = probe.node, wire.local.rpartition(":")[2]
+                if port not in self._ports or len(refused) == MOST_PORTS:
+                    self._ports.add(port)
+                    refused.pop()
+                    return wire
+        finally:
+            for sock in refused:
+                sock.close()
 
     def _over(self, wire: Wire, address: tuple[str, int]) -> Steps[Status]:
         probe = self._probe

@@ -56,12 +56,13 @@ class Engine:
         """
         with _Loop(len(probes)) as loop:
             begun = time.monotonic()
+            ports: set[tuple[str, str]] = set()
             for index, probe in enumerate(probes):
                 while loop.active >= in_flight:
                     loop.turn()
                 while time.monotonic() < begun + probe.after:
                     loop.turn(begun + probe.after)
-                flow = Flow(probe, self._open_socket, self._resolver_of, self._context)
+                flow = Flow(probe, self._open_socket, self._resolver_of, self._context, ports)
                 loop.start(index, flow.run(started))
             while loop.active:
                 loop.turn()

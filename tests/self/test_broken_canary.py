@@ -23,6 +23,8 @@ pytestmark = pytest.mark.live
 
 CANARY = "canary"
 SERVED = "a visitor is served through the gateway"
+SPLIT = "four of five requests reach version 1"
+MOVED = "no request is lost while all of the weight moves to version 2"
 GATEWAY = "istio-ingress/gateway"
 
 
@@ -55,6 +57,18 @@ def _plain_text(lab: dict[str, Any]) -> None:
     lab["mesh"]["mtls"]["default"] = "disable"
 
 
+def _weights(first: int) -> Callable[[dict[str, Any]], None]:
+    def edit(lab: dict[str, Any]) -> None:
+        for one, weight in zip(lab["routes"]["webapp"]["to"], (first, 100 - first), strict=True):
+            one["weight"] = weight
+
+    return edit
+
+
+def _no_route_to_version_2(lab: dict[str, Any]) -> None:
+    lab["routes"]["webapp"]["to"] = [{"workload": "web/webapp", "version": "v1", "weight": 100}]
+
+
 def _closed_edge(lab: dict[str, Any]) -> None:
     lab["outside"]["edge"]["rules"] = []
 
@@ -72,6 +86,11 @@ CASES = {
     "gateway-without-tls": Case(_gateway_without_tls, SERVED, GATEWAY, "503 U"),
     "pods-of-another-identity": Case(_foreign_pods, SERVED, GATEWAY, "CERTIFICATE_VERIFY_FAILED"),
     "plain-text-behind-the-gateway": Case(_plain_text, SERVED, f"{GATEWAY}.eth0", "encrypted"),
+    "weights-swapped": Case(_weights(20), SPLIT, "web/webapp-v2", "20 % of"),
+    "weights-even": Case(_weights(50), SPLIT, "web/webapp-v1", "80 % of"),
+    "weights-swapped-before-the-change": Case(
+        _weights(20), MOVED, "web/webapp-v1", "flows before the change"
+    ),
     "a-closed-edge": Case(_closed_edge, SERVED, GATEWAY, "nothing; last seen at edge"),
     "an-open-edge": Case(
         _open_edge, "only the gateway's port is open from outside", "edge", "allow by 'opened'"

@@ -267,6 +267,9 @@ class TestPackets:
 
 @pytest.mark.parametrize("name", lookup.names("checks"))
 def test_every_check_has_the_form_of_a_plug(name: str) -> None:
-    """Each check has `judge`, which takes what is expected, the evidence and the passport."""
-    parameters = lookup.find("checks", name).judge.__annotations__
-    assert list(parameters) == ["expected", "evidence", "passport", "return"]
+    """A check judges each flow by its evidence and passport, or all flows of a load together."""
+    check = lookup.find("checks", name)
+    if hasattr(check, "judge_all"):
+        assert list(check.judge_all.__annotations__) == ["expected", "observed", "return"]
+    else:
+        assert list(check.judge.__annotations__) == ["expected", "evidence", "passport", "return"]

@@ -63,6 +63,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "expect": expect_model.Expect,
     "expect.allowed": expect_model.Allowed,
     "expect.rejected and expect.dropped": expect_model.Denied,
+    "split": expect_model.Split,
     "client": expect_model.Client,
     "identity": expect_model.Identity,
     "source": expect_model.Source,

@@ -122,6 +122,7 @@ def test_a_request_has_a_connection_of_its_own_on_either_side(rendered: Rendered
     for cluster in clusters.values():
         (options,) = cluster["typed_extension_protocol_options"].values()
         assert options["common_http_protocol_options"] == {"max_requests_per_connection": 1}
+        assert cluster["connection_pool_per_downstream_connection"] is True
     assert "retry" not in json.dumps([manager, clusters, rendered.json(GATEWAY, "routes.json")])
 
 

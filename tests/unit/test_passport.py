@@ -182,6 +182,19 @@ def test_records_that_come_late_account_for_strays() -> None:
     assert unaccounted([stray], known(translated, logged)) == ()
 
 
+def test_what_was_seen_before_the_attempt_is_another_flow() -> None:
+    """A port that an earlier flow had is used again under load: its sightings are not this flow's."""
+    evidence = told("nobody goes round the proxy")
+    begun = evidence.attempt.started
+    (flow,) = joined(evidence).flows & {s.flow for s in evidence.recorded.sightings if s.at == "firewall"}
+    earlier = Sighting("tinyproxy", "tap", "opening", begun - 1, flow)
+    later = Sighting("tinyproxy", "tap", "opening", begun, flow)
+    for sighting, counts in ((earlier, False), (later, True)):
+        recorded = replace(evidence.recorded, sightings=(sighting, *evidence.recorded.sightings))
+        passport = join(evidence.attempt, recorded, evidence.plan, evidence.bindings)
+        assert bool(passport.at("tinyproxy")) is counts
+
+
 def test_a_circle_of_translations_ends() -> None:
     """Two translations that lead to each other are followed once."""
     evidence = told("nobody goes round the proxy")

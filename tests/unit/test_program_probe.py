@@ -344,3 +344,12 @@ def test_two_thousand_probes_in_one_run(site: ProgramProcess, closed_port: int) 
         at_once += step
         highest = max(highest, at_once)
     assert 50 <= highest <= 100
+
+
+def test_no_two_flows_of_a_run_have_the_same_port(closed_port: int) -> None:
+    """Two thousand flows one after the other have ports of their own: else two would be taken for one."""
+    outcomes = engine().run(
+        [Probe(number, "here", "tcp", "127.0.77.4", closed_port) for number in range(2000)]
+    )
+    assert {outcome.status for outcome in outcomes} == {"refused"}
+    assert len({outcome.local for outcome in outcomes}) == 2000

@@ -41,6 +41,14 @@ def test_only_openings_of_a_flow_are_sighted() -> None:
     assert digested(paper.raw()) == [("firewall", "tap", "opening")]
 
 
+def test_a_port_that_is_used_again_is_another_opening() -> None:
+    """A SYN with another sequence number is another connection; a datagram has none, and is the same flow."""
+    paper = story()
+    for number in (1, 1, 2):
+        paper.sees("firewall.dmz", tcp_frame(FLOW, "S", seq=number), outgoing=False)
+    assert digested(paper.raw()) == [("firewall", "tap", "opening")] * 2
+
+
 def test_the_tap_and_the_direction_are_told() -> None:
     """A sighting at a tap says which tap, and whether the node sent or received."""
     paper = story()
