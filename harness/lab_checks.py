@@ -289,13 +289,16 @@ def _mtls(lab: Lab) -> Found:
         *(("overrides", key) for key in policy.overrides),
         *(("clients", key) for key in policy.clients),
     ):
-        name, slash, workload = key.partition("/")
-        place = ("mesh", "mtls", word, key)
-        namespace = lab.namespaces.get(name)
-        if namespace is None:
-            yield place, f"unknown namespace {name!r}; {nearest(name, list(lab.namespaces))}"
-        elif slash and workload not in namespace.workloads:
-            yield (
-                place,
-                f"unknown workload {workload!r} in {name!r}; {nearest(workload, list(namespace.workloads))}",
-            )
+        if message := unknown_tenant(key, lab):
+            yield ("mesh", "mtls", word, key), message
+
+
+def unknown_tenant(whose: str, lab: Lab) -> str | None:
+    """Return what is wrong with the name of a namespace or of a `namespace/workload`, None for nothing."""
+    name, slash, workload = whose.partition("/")
+    namespace = lab.namespaces.get(name)
+    if namespace is None:
+        return f"unknown namespace {name!r}; {nearest(name, list(lab.namespaces))}"
+    if slash and workload not in namespace.workloads:
+        return f"unknown workload {workload!r} in {name!r}; {nearest(workload, list(namespace.workloads))}"
+    return None

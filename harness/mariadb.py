@@ -108,21 +108,24 @@ def runtime(name: str, held: Database, folder: str, address: IPv4Address, port: 
 
 def first_statements(held: Database, local: str) -> str:
     """Return what makes an empty server at `local` one with accounts, a schema and the lab's own statements."""
-    lines = ["CREATE DATABASE mysql"]
-    lines += [f"CREATE TABLE mysql.{name} ({columns}) {_FORM}" for name, columns in _TABLES.items()]
+    lines = ["CREATE DATABASE IF NOT EXISTS mysql"]
+    lines += [
+        f"CREATE TABLE IF NOT EXISTS mysql.{name} ({columns}) {_FORM}" for name, columns in _TABLES.items()
+    ]
     granted, yes = ", ".join(f"{word}_priv" for word in _GRANTED), ", 'Y'" * len(_GRANTED)
     for user, password in held.users.items():
         account = (
             "JSON_OBJECT('access', 0, 'plugin', 'mysql_native_password', "
             f"'authentication_string', PASSWORD({_quoted(password)}))"
         )
-        lines.append(f"INSERT INTO mysql.global_priv VALUES ('%', '{user}', {account})")  # noqa: S608 - words and quoted text
+        lines.append(f"REPLACE INTO mysql.global_priv VALUES ('%', '{user}', {account})")  # noqa: S608 - words and quoted text
         lines += [
-            f"INSERT INTO mysql.db (Host, Db, User, {granted}) VALUES ('%', '{schema}', '{user}'{yes})"  # noqa: S608 - words only
+            f"REPLACE INTO mysql.db (Host, Db, User, {granted}) VALUES ('%', '{schema}', '{user}'{yes})"  # noqa: S608 - words only
             for schema in (held.schema_, "performance_schema")
         ]
-    lines += [f"CREATE DATABASE {held.schema_}", f"USE {held.schema_}", *held.statements]
     lines += [f'SET GLOBAL init_connect = "{_NAME_BOTH_ENDS.format(local=local)}"', "FLUSH PRIVILEGES"]
+    # A server that is started again has its data already: the first error ends this file, and is its first here.
+    lines += [f"CREATE DATABASE {held.schema_}", f"USE {held.schema_}", *held.statements]
     return "".join(f"{line};\n" for line in lines)
 
 

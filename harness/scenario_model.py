@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.expect_model import Expect, Percent
-from harness.lab_model import Entry
+from harness.lab_model import ClientTls, Entry, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
-STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights")
+STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights", "mtls")
 _PROGRAM_STEPS = ("kill", "stop", "restart")
 _BELONGS = {
     "address_of": ("create",),
@@ -25,6 +25,8 @@ _BELONGS = {
     "inject": ("create",),
     "program": _PROGRAM_STEPS,
     "to": ("weights",),
+    "accepts": ("mtls",),
+    "sends": ("mtls",),
 }
 _NO_LABELS = (
     "and",
@@ -127,6 +129,7 @@ class Step(Entry):
     `delete` and `create` take a pod away and add one (a client; with `address_of` at the address of a pod that was
     deleted before it). `kill`, `stop` and `restart` name a node, and with `program` one program of it; `break` a tap
     whose link goes down. `weights` gives a route others: `to` names each of its destinations with its percentage.
+    `mtls` gives a namespace or workload another policy: what its servers accept, what its clients send.
     """
 
     delete: Line | None = None
@@ -141,6 +144,9 @@ class Step(Entry):
     break_: Line | None = Field(alias="break", default=None)
     weights: Line | None = None
     to: dict[Line, Percent] = Field(default_factory=dict)
+    mtls: Line | None = None
+    accepts: Mtls | None = None
+    sends: ClientTls | None = None
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:
@@ -151,6 +157,10 @@ class Step(Entry):
         for key, words in _BELONGS.items():
             if getattr(self, key) not in (None, {}) and found[0] not in words:
                 raise ValueError(f"{key!r} goes with {' or '.join(words)} only")
+        if self.mtls is not None and self.accepts is None and self.sends is None:
+            raise ValueError(
+                "say what of mutual TLS is to be: what servers accept ('accepts'), clients send ('sends')"
+            )
         return self
 
     @property

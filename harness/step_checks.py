@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.lab_checks import unknown_tenant
 from harness.lookup import nearest
 from harness.split_checks import check_weights
 
 if TYPE_CHECKING:
+    from harness.lab import Lab
     from harness.lab_checks import Found
-    from harness.scenario_model import Scenario
+    from harness.scenario_model import Scenario, Step
     from harness.scenario_names import Words
 
 LONGEST_LOAD = 60
@@ -19,36 +21,49 @@ LONGEST_LOAD = 60
 def check_steps(scenario: Scenario, words: Words) -> Found:
     """Yield what is wrong with a scenario's steps and load; each step is judged by what those before it left."""
     yield from _load(scenario)
-    there, deleted = list(words.pods), []
+    there: list[str] = list(words.pods)
+    deleted: list[str] = []
     nodes = [*words.lab.outside, *(words.lab.cluster.nodes if words.lab.cluster else ())]
     steps = [("given", *found) for found in enumerate(scenario.given)]
     steps += [("during", *found) for found in enumerate(scenario.during)]
     for key, index, step in steps:
         word, name = step.does
         place = (key, index, word)
-        known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
-        if word == "weights":
-            for below, message in check_weights(step, words.lab):
+        if word in _OF_THE_LAB:
+            for below, message in _OF_THE_LAB[word](step, words.lab):
                 yield (*place[:2], *below), message
-        elif word == "create":
-            if name in there:
-                yield place, f"pod {name!r} is there already"
-            if name.partition("/")[0] not in words.lab.namespaces or not name.partition("/")[2]:
-                yield place, f"{name!r} is not NAMESPACE/NAME of a namespace of this lab"
-            if step.address_of is not None and step.address_of not in deleted:
-                yield (
-                    (*place[:2], "address_of"),
-                    f"{step.address_of!r} is no pod that a step before this one deleted",
-                )
+            continue
+        known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
+        if word == "create":
+            for below, message in _create(step, name, there, deleted, words):
+                yield (*place[:2], *below), message
             there.append(name)
         elif name not in known:
-            yield (
-                place,
-                f"unknown {'tap' if word == 'break' else 'pod or node'} {name!r}; {nearest(name, known)}",
-            )
+            what = "tap" if word == "break" else "pod or node"
+            yield place, f"unknown {what} {name!r}; {nearest(name, known)}"
         elif word == "delete":
             there.remove(name)
             deleted.append(name)
+
+
+def _create(step: Step, name: str, there: list[str], deleted: list[str], words: Words) -> Found:
+    if name in there:
+        yield ("create",), f"pod {name!r} is there already"
+    if name.partition("/")[0] not in words.lab.namespaces or not name.partition("/")[2]:
+        yield ("create",), f"{name!r} is not NAMESPACE/NAME of a namespace of this lab"
+    if step.address_of is not None and step.address_of not in deleted:
+        yield ("address_of",), f"{step.address_of!r} is no pod that a step before this one deleted"
+
+
+def _check_policy(step: Step, lab: Lab) -> Found:
+    if message := unknown_tenant(step.mtls or "", lab):
+        yield ("mtls",), message
+    if lab.mesh.provider == "none":
+        yield ("mtls",), "the lab has no mesh that could have a policy"
+
+
+_OF_THE_LAB = {"weights": check_weights, "mtls": _check_policy}
+"""Steps that change what the lab file says, each with what checks it."""
 
 
 def _load(scenario: Scenario) -> Found:

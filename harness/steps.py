@@ -37,7 +37,7 @@ def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[None]:
 def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo: ExitStack) -> None:
     word, name = step.does
     match word:
-        case "delete" | "create" | "weights":
+        case "delete" | "create" | "weights" | "mtls":
             _change(lab, step, addresses)
         case "break":
             lab.set_link(name, up=False)
@@ -65,6 +65,8 @@ def _change(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address]) -
         address = addresses[step.address_of] if step.address_of else None
         pinned = {name: address} if address else {}
         lab.change(make_plan(_with(lab, name, step, address), lab.plan), pinned)
+    elif word == "mtls":
+        lab.change(make_plan(with_policy(lab.plan.lab, name, step), lab.plan))
     else:
         lab.change(make_plan(weighted(lab.plan.lab, name, step.to), lab.plan))
         await_routes(lab)
@@ -75,6 +77,18 @@ def weighted(lab: Lab, route: str, weights: Mapping[str, int]) -> Lab:
     found = lab.routes[route]
     to = tuple(one.model_copy(update={"weight": weights[name_of(one)]}) for one in found.to)
     return lab.model_copy(update={"routes": dict(lab.routes) | {route: found.model_copy(update={"to": to})}})
+
+
+def with_policy(lab: Lab, whose: str, step: Step) -> Lab:
+    """Return the lab with another policy of mutual TLS for a namespace or workload."""
+    policy = lab.mesh.mtls
+    update: dict[str, object] = {}
+    if step.accepts is not None:
+        update["overrides"] = policy.overrides | {whose: step.accepts}
+    if step.sends is not None:
+        update["clients"] = policy.clients | {whose: step.sends}
+    mesh = lab.mesh.model_copy(update={"mtls": policy.model_copy(update=update)})
+    return lab.model_copy(update={"mesh": mesh})
 
 
 def await_routes(lab: ChangeableLab) -> None:

@@ -121,6 +121,17 @@ def test_a_database_that_is_sent_a_handshake_gives_up(lab: NamespaceLab) -> None
     ready.until("it is logged", lambda: "Aborted connection" in log(lab, "mysql-disable"), seconds=5)
 
 
+def test_a_database_that_was_started_again_is_the_same_witness(lab: NamespaceLab) -> None:
+    """It has its rows still, and names both ends of each connection as before."""
+    lab.end_program(f"{SPACE}/mysql-permissive", "app")
+    lab.start_program(f"{SPACE}/mysql-permissive", "app")
+    assert asked(lab, f"{SPACE}/wordpress", "mysql-permissive", "SELECT 4712 FROM wp_posts") == 0
+    ready.until("the query is logged", lambda: "4712" in log(lab, "mysql-permissive"), seconds=5)
+    after = log(lab, "mysql-permissive").rpartition("ready for connections")[2]
+    assert "Execute\tDO '10.53." in after
+    assert "Access denied" not in after
+
+
 def test_the_list_follows_the_wire(tmp_path: Path) -> None:
     """A server that was switched from strict to permissive is listed by what then happens."""
 

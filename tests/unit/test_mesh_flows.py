@@ -12,7 +12,7 @@ from recorded_flows import DATA, HELLO, STEP, Story, tcp_frame
 from harness import lookup
 from harness.drivers.fake import Recording
 from harness.evidence import CommandResult, Evidence
-from harness.expect_model import Denied, Identity, MtlsMode
+from harness.expect_model import Denied, Identity, MtlsMode, Packets
 from harness.programs.fivetuple import TCP, FiveTuple
 from harness.programs.probe import Outcome
 
@@ -211,6 +211,16 @@ def test_a_blind_tap_or_lost_packets_are_unknown() -> None:
     )
     assert mode(recorded(told, packets=gone))[0] == "unknown"
     assert mode(recorded(told, packets=holes))[0] == "unknown"
+
+
+def test_loopback_is_as_blind_as_the_pods_ring() -> None:
+    """No packet on loopback is no proof where the pod's packets were not recorded."""
+    told = recorded(evidence(way(logs=REFUSED)), blind=(f"{SERVER}.eth0",))
+    none = Packets(at=f"{SERVER}.lo", count=0)
+    judge = lookup.find("checks", "packets").judge
+    assert the(list(judge((none,), told, joined(told))))[0] == "unknown"
+    whole = recorded(told, blind=())
+    assert the(list(judge((none,), whole, joined(whole))))[0] == "held"
 
 
 @pytest.mark.parametrize(("logs", "by"), [(REFUSED, "mutual-tls"), (IMPOSTOR, "client-certificate")])
