@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 OTHER_USER = 1001 if os.geteuid() == 0 else os.geteuid()
 """An ordinary user's id; it need not be in the user database."""
@@ -53,16 +54,9 @@ def as_other() -> dict[str, Any]:
 
 
 @contextmanager
-def shown_to_others(folder: Path) -> Iterator[None]:
-    """Let other users reach a folder of pytest's, which are all private."""
-    private = [
-        path for path in (folder, *folder.parents) if path.is_dir() and not path.stat().st_mode & 0o001
-    ]
-    modes = {path: path.stat().st_mode for path in private}
-    for path, mode in modes.items():
-        path.chmod(mode | 0o011)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
+def folder_for_others() -> Iterator[Path]:
+    """Make a folder that other users can reach, as they cannot reach pytest's own; it is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="egresslab-test-") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder

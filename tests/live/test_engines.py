@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command_line import ENVIRONMENT, egresslab
-from other_user import OTHER_USER, as_other, interpreter, shown_to_others
+from other_user import OTHER_USER, as_other, folder_for_others, interpreter
 from small_lab import ALLOWED, REJECTED, SHIPPED, own_name, standing, write
 
 from harness import lookup, shipped
@@ -92,12 +92,12 @@ def test_another_engine_excuses_no_fault(engine: str, fault: str, tmp_path: Path
     assert result.verdict.state == "broken", str(result.verdict)
 
 
-def test_an_ordinary_user_runs_another_engine(tmp_path: Path) -> None:
+def test_an_ordinary_user_runs_another_engine() -> None:
     """HAProxy needs no privileges either: the scenarios hold for a user who has none."""
-    with shown_to_others(tmp_path):
-        python = interpreter(tmp_path)
-        files = write(tmp_path, [REJECTED])
-        out = tmp_path / "out"
+    with folder_for_others() as folder:
+        python = interpreter(folder)
+        files = write(folder, [REJECTED])
+        out = folder / "out"
         out.mkdir()
         os.chown(out, OTHER_USER, os.getegid() if os.geteuid() else OTHER_USER)
         argv = (python, "-m", "harness.cli", "test", str(files.scenarios), "--engine", "haproxy")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from host_state import picture
-from other_user import OTHER_USER, as_other, interpreter, shown_to_others
+from other_user import OTHER_USER, as_other, folder_for_others, interpreter
 from small_lab import ALLOWED, REJECTED, Files, Standing, own_name, standing, write
 
 import harness
@@ -159,14 +159,14 @@ def _test_command(
     return argv, environment | {key: os.environ[key] for key in ("EGRESSLAB_TOOLS",) if key in os.environ}
 
 
-def test_an_ordinary_user_runs_a_lab_while_root_runs_the_same(tmp_path: Path) -> None:
+def test_an_ordinary_user_runs_a_lab_while_root_runs_the_same() -> None:
     """The scenarios hold for a user without privileges, at the same time as for root, under the same lab name."""
     if os.geteuid() != 0:
         pytest.skip("not root: every other test here is the trial of an ordinary user already")
-    with shown_to_others(tmp_path):
-        python = interpreter(tmp_path)
-        files = write(tmp_path, [REJECTED])
-        out = tmp_path / "out"
+    with folder_for_others() as folder:
+        python = interpreter(folder)
+        files = write(folder, [REJECTED])
+        out = folder / "out"
         out.mkdir()
         os.chown(out, OTHER_USER, OTHER_USER)
         name = own_name("both")
