@@ -36,8 +36,8 @@ LOWERINGS: dict[str, tuple[Lowering, Callable[[Plan], Bindings]]] = {
     "containers": (to_containers, fake.binding),
 }
 
-GOLDEN = ("four-nodes", "mesh-modes", "two-envoys")
-"""Labs whose lowerings are written down: a node of each placement; both ends of mutual TLS; Envoys by themselves."""
+GOLDEN = ("four-nodes", "mesh-modes", "two-envoys", "way-in")
+"""Labs whose lowerings are written down: a node of each placement; both ends of mutual TLS; Envoys alone; the way in."""
 
 
 @pytest.fixture(scope="module")
