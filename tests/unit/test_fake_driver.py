@@ -37,7 +37,7 @@ LOWERINGS: dict[str, tuple[Lowering, Callable[[Plan], Bindings]]] = {
 }
 
 GOLDEN = ("four-nodes", "mesh-modes", "two-envoys", "way-in")
-"""Labs whose lowerings are written down: a node of each placement; both ends of mutual TLS; Envoys alone; the way in."""
+"""What is written down: a node of each placement; both ends of mutual TLS; Envoys alone; the way in."""
 
 
 @pytest.fixture(scope="module")
