@@ -26,14 +26,17 @@ CLIENT_CERTIFICATE = "client-certificate"
 """Who decided when a client showed no certificate of the mesh."""
 SERVER_TLS = "server-tls"
 """Who decided, at the client's sidecar, when the server's side spoke no TLS."""
+SERVER_CERTIFICATE = "server-certificate"
+"""Who decided when the server's certificate was not one of the mesh."""
 SERVER_IDENTITY = "server-identity"
 """Who decided when the server's certificate did not name the identity that the service must have."""
 
-CLIENT_RULES = (SERVER_IDENTITY, SERVER_TLS)
+CLIENT_RULES = (SERVER_IDENTITY, SERVER_CERTIFICATE, SERVER_TLS)
 SERVER_RULES = (MUTUAL_TLS, CLIENT_CERTIFICATE)
 
 _NO_CHAIN = "filter_chain_not_found"
-_ALERT = "ALERT"
+_ALERT, _NOT_VERIFIED = "ALERT", "CERTIFICATE_VERIFY_FAILED"
+_NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 _TLS_CHAIN = "inbound tls"
 _FILTER = "type.googleapis.com/envoy.extensions.filters."
 
@@ -135,7 +138,9 @@ def decided_inbound(event: Mapping[str, Any]) -> dict[str, str]:
     if event.get("listener") != _TLS_CHAIN:
         return {}
     if failure:
-        return {"refused": "true", "by": CLIENT_CERTIFICATE, "reason": failure}
+        # an alert that came from the client is its decision, and one without a reason may be its end
+        ours = _NOT_VERIFIED in failure or _NO_CERTIFICATE in failure
+        return {"refused": "true", "by": CLIENT_CERTIFICATE, "reason": failure} if ours else {}
     return _identity(event.get("client_identity"))
 
 
@@ -147,6 +152,8 @@ def decided_outbound(event: Mapping[str, Any]) -> dict[str, str]:
     failure = str(event.get("failure") or "")
     if "SAN" in failure:
         return {"refused": "true", "by": SERVER_IDENTITY, "reason": failure}
+    if _NOT_VERIFIED in failure:
+        return {"refused": "true", "by": SERVER_CERTIFICATE, "reason": failure}
     if "TLS_error" in failure and _ALERT not in failure:
         return {"refused": "true", "by": SERVER_TLS, "reason": failure}
     return {} if failure else _identity(event.get("server_identity"))

@@ -51,6 +51,10 @@ def _server_account(lab: dict[str, Any]) -> None:
     lab["namespaces"][SPACE]["workloads"]["mysql-strict"]["certificate"] = certificate
 
 
+def _foreign_server(lab: dict[str, Any]) -> None:
+    lab["namespaces"][SPACE]["workloads"]["mysql-strict"]["certificate"] = {"issuer": "foreign"}
+
+
 def _honest_impostor(lab: dict[str, Any]) -> None:
     del lab["namespaces"][SPACE]["workloads"]["impostor"]["certificate"]
 
@@ -95,6 +99,9 @@ CASES = {
     ),
     "another-server": Case(
         _server_account, MUTUAL, f"{SPACE}/wordpress sidecar", "refused there by 'server-identity'"
+    ),
+    "a-server-of-another-authority": Case(
+        _foreign_server, MUTUAL, f"{SPACE}/wordpress sidecar", "refused there by 'server-certificate'"
     ),
     "the-impostor-is-none": Case(
         _honest_impostor,

@@ -151,6 +151,20 @@ def test_whom_a_server_refused() -> None:
     assert "identity" not in facts(IMPOSTOR)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "TLS_error:|33554536:system_library:OPENSSL_internal:Connection_reset_by_peer:TLS_error_end",
+        "TLS_error:|268436502:SSL_routines:OPENSSL_internal:SSLV3_ALERT_CERTIFICATE_UNKNOWN:TLS_error_end",
+        "",
+    ],
+)
+def test_a_client_that_ended_the_handshake_was_not_refused(failure: str) -> None:
+    """A reset, an alert or an end from the client is no decision of the server's sidecar, and proves no identity."""
+    event = json.loads(IMPOSTOR) | {"client_failure": failure, "client_identity": None}
+    assert {"refused", "by", "identity"}.isdisjoint(facts(json.dumps(event)))
+
+
 def test_plain_text_that_is_accepted_is_no_refusal() -> None:
     """Envoy notes why it took a client's words for no TLS; on a chain for plain text that is no failure."""
     found = facts(PLAIN_HTTP)
@@ -174,6 +188,10 @@ def test_plain_text_that_is_accepted_is_no_refusal() -> None:
         (
             "TLS_error:|268435581:...:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_SAN_matcher",
             "server-identity",
+        ),
+        (
+            "TLS_error:|268435581:...:CERTIFICATE_VERIFY_FAILED:...:_unable_to_get_local_issuer_certificate",
+            "server-certificate",
         ),
         ("TLS_error:|268436504:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end", None),
         ("delayed_connect_error:_Connection_refused", None),
