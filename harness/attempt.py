@@ -82,8 +82,12 @@ def observe(
         # settling may have looked before anything of the flow was read; a machine that stalls loses no frame
         if not (any(unfinished) or blind) or recorded.ended or time.monotonic() >= deadline:
             break
+    issued = lab.issued()
     return [
-        (Evidence(lab.plan, lab.bindings, attempt, recorded, () if recorded.ended else ends), passport)
+        (
+            Evidence(lab.plan, lab.bindings, attempt, recorded, () if recorded.ended else ends, issued),
+            passport,
+        )
         for attempt, passport, ends in zip(span.attempts, passports, unfinished, strict=True)
     ], mark
 

@@ -187,6 +187,8 @@ class Evidence:
     recorded: Recorded
     unfinished: tuple[tuple[str, str], ...] = ()
     """(hop, what it did not say in time), as `log of the end of connection 3`."""
+    issued: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Who holds certificates: their fingerprints (SHA-256) in order of issue, the last of which is in use."""
 
     def gap(self, hop: str) -> str | None:
         """Say why what is not recorded at a hop may have been there all the same; None if nothing is missing."""

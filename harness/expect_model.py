@@ -63,6 +63,13 @@ Identities = Annotated[
 ]
 
 
+class Certificate(Entry):
+    """The peer's certificate that a hop saw: `rotated`, the one in use after another was."""
+
+    at: Line
+    is_: Literal["rotated"] = Field(alias="is")
+
+
 class Source(Entry):
     """The client address that a hop saw: `snat/<pool>`, `node`, `pod`, or the name of an outside node.
 
@@ -110,6 +117,7 @@ class Outcome(Entry):
 
     client: Client | None = None
     identity: Identities = ()
+    certificate: Certificate | None = None
     source: Source | None = None
     mtls_mode: MtlsMode | None = None
     packets: tuple[Packets, ...] = ()

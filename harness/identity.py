@@ -7,15 +7,17 @@ authorities; it has no URI names, so leaves are signed here with the intermediat
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-Issuer = Literal["mesh", "foreign", "public"]
+Issuer = Literal["mesh", "foreign", "public", "retired"]
 _LIFE = dt.timedelta(days=30)
 _SKEW = dt.timedelta(hours=1)
 
@@ -49,12 +51,23 @@ class Authority:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Every certificate of a lab run by the name of its request, and the authorities that signed them."""
+    """Every certificate of a lab run by the name of its request, and the authorities that signed them.
+
+    `roots` are what is trusted under an issuer's name: one root, or two while they overlap. `former` are the
+    fingerprints of the certificates that a request had before the one it has now, in order of issue.
+    """
 
     leaves: dict[str, Leaf]
     roots: dict[str, str]
     authorities: dict[str, Authority] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
+    former: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def issued(self) -> dict[str, tuple[str, ...]]:
+        """Return the fingerprints of each request's certificates in order of issue; the last one is in use."""
+        return {
+            name: (*self.former.get(name, ()), fingerprint(leaf.chain)) for name, leaf in self.leaves.items()
+        }
 
 
 def issue(
@@ -62,12 +75,14 @@ def issue(
 ) -> Certificates:
     """Make the authorities that the requests need and sign every leaf; keys exist in memory only.
 
-    With `earlier` certificates, their authorities sign, and what was asked for in the same words is kept.
+    With `earlier` certificates, their authorities sign, and what was asked for in the same words is kept. The
+    retired authority has the mesh's names and other keys, as one that was replaced before has.
     """
     names = {
         "mesh": (root, intermediate),
         "foreign": ("Foreign Root CA", "Foreign Mesh CA"),
         "public": ("Public Root CA", "Public Issuing CA"),
+        "retired": (root, intermediate),
     }
     wanted = {request.name: request for request in requests}
     authorities = dict(earlier.authorities) if earlier else {}
@@ -83,7 +98,43 @@ def issue(
                 )
                 leaves[request.name] = leaf
     roots = {issuer: authority.root for issuer, authority in authorities.items()}
-    return Certificates(leaves, roots, authorities, wanted)
+    former = {name: old for name, old in (earlier.former if earlier else {}).items() if name in wanted}
+    return Certificates(leaves, roots, authorities, wanted, former)
+
+
+def reissued(certificates: Certificates, names: Collection[str]) -> Certificates:
+    """Return the certificates with new ones, on new keys, for these requests; the same authorities sign."""
+    fresh = {
+        name: _leaf(certificates.authorities[request.issuer], request)
+        for name, request in certificates.requests.items()
+        if name in names
+    }
+    old = {name: certificates.issued()[name] for name in fresh}
+    return replace(certificates, leaves=certificates.leaves | fresh, former=dict(certificates.former) | old)
+
+
+def successions(
+    certificates: Certificates, root: str, intermediate: str, keep: Collection[str] = ()
+) -> Iterator[Certificates]:
+    """Yield the three states in which the mesh's authority is replaced by a new one of the same names.
+
+    Both roots are trusted; every certificate of the mesh is issued by the new one (but for requests in `keep`,
+    which are forgotten); the old root is trusted no more. Each state must be in force everywhere before the next
+    begins: in each, whatever the one before allowed still works.
+    """
+    old, new = certificates.authorities["mesh"], _authority(root, intermediate)
+    both = replace(certificates, roots=certificates.roots | {"mesh": old.root + new.root})
+    yield both
+    due = [name for name, one in both.requests.items() if one.issuer == "mesh" and name not in keep]
+    issued = reissued(replace(both, authorities=both.authorities | {"mesh": new}), due)
+    yield issued
+    yield replace(issued, roots=issued.roots | {"mesh": new.root})
+
+
+def fingerprint(chain: str) -> str:
+    """Return the SHA-256 fingerprint of the first certificate of a chain (PEM) as logs have it: bare hexadecimal."""
+    first = chain.partition("-----END CERTIFICATE-----")[0].rpartition("-----BEGIN CERTIFICATE-----")[2]
+    return hashlib.sha256(base64.b64decode(first)).hexdigest()
 
 
 def _authority(root: str, intermediate: str) -> Authority:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from harness import lookup, route_checks
+from harness import lookup, rotation_checks, route_checks
 from harness.lookup import nearest
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Found = Iterator[tuple[tuple[str | int, ...], str]]
 
-RESERVED_WORDS = ("any", "default", "node", "pod", "sidecar", "snat")
+RESERVED_WORDS = ("any", rotation_checks.AUTHORITY, "default", "node", "pod", "sidecar", "snat")
 """What a scenario may say instead of a node's name."""
 
 RESERVED_NETWORKS = {
@@ -44,6 +44,7 @@ def check(lab: Lab) -> Found:
         yield from _service(name, service, lab)
     yield from _mtls(lab)
     yield from route_checks.check(lab)
+    yield from rotation_checks.check(lab)
     for name, spec in lab.outside.items():
         plug_check = getattr(lookup.find("nodes", spec.kind), "check", None)
         for place, message in plug_check(name, spec, lab) if plug_check else ():

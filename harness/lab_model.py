@@ -135,19 +135,26 @@ class MtlsPolicy(Entry):
     detection_timeout: Duration = "0s"
 
 
+class Certificates(Entry):
+    """Whether certificates may change while programs run; watching them costs each sidecar at its start."""
+
+    rotate: Flag = False
+
+
 class Mesh(Entry):
     """Who issues identities and how traffic is intercepted."""
 
     provider: Literal["builtin", "none"] = "builtin"
     trust_domain: Name = "cluster.local"
     ca: Authority = Authority()
+    certificates: Certificates = Certificates()
     mtls: MtlsPolicy = MtlsPolicy()
 
 
 class Certificate(Entry):
     """A workload's certificate where it is not the mesh's own; for labs that show what must be refused."""
 
-    issuer: Literal["mesh", "foreign"] = "mesh"
+    issuer: Literal["mesh", "foreign", "retired"] = "mesh"
     identity: SpiffeId | None = None
 
 

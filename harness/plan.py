@@ -125,12 +125,14 @@ class Ready:
     listens   something listens on TCP port `value` in the node
     log       a line of its output contains `value`
     admin     HTTP GET /ready on the unix socket `value` answers 200
+    secrets   Envoy, asked at the unix socket in `value`, uses each of the comma-separated versions of secrets
+              after the socket's path and a blank
     routes    the kernel's main table has each of the comma-separated prefixes in `value`, after the path of
               BIRD's control socket and a blank: BIRD is asked for its status at each look, since it computes
               its next timer late unless something wakes it (3.8 s to converge without, 0.8 s with)
     """
 
-    by: Literal["listens", "log", "admin", "routes", "nothing"] = "nothing"
+    by: Literal["listens", "log", "admin", "secrets", "routes", "nothing"] = "nothing"
     value: str = ""
 
 
@@ -139,7 +141,8 @@ class Program:
     """A program of a node, by symbolic name; `container` is what `exec -c` and `logs -c` call it.
 
     `capable` programs keep the sandbox's capabilities (routing daemons, proxies that set socket marks);
-    `first` ones are started before the others (BIRD's sessions take the longest).
+    `first` ones are started before the others (BIRD's sessions take the longest). `applied` says when what stands
+    in its live files is in force; nothing where it looks at them before each use.
     """
 
     name: str
@@ -148,6 +151,7 @@ class Program:
     capable: bool = False
     first: bool = False
     environment: tuple[tuple[str, str], ...] = ()
+    applied: Ready = Ready()
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,12 @@ def render(plan: Plan, bindings: Bindings, certificates: Certificates) -> dict[s
             runtime = runtime.merged(lookup.find("nodes", kind).render(node, plan, bindings, certificates))
         rendered[node.name] = runtime
     return rendered
+
+
+def certificates_of(plan: Plan, name: str) -> tuple[str, ...]:
+    """Return the names of the certificates that a node asks for; raises KeyError for an unknown node."""
+    node = plan.node(name)
+    return tuple(request.name for kind in node.kinds for request in _plug(kind, "requests", node, plan))
 
 
 def spiffe_id(plan: Plan, pod: Pod) -> str:

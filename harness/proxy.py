@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any, Literal
 
 from harness.evidence import Sighting
 from harness.identity import Leaf
-from harness.plan import File
+from harness.plan import Bindings, File, counter_name
 from harness.programs.fivetuple import FiveTuple
 from harness.sightings import facts_of, tcp
 
@@ -33,7 +34,7 @@ _ENDED_BY_CLIENT = {"", HUNG_UP, "UNEXPECTED_EOF_WHILE_READING", "ECONNRESET", "
 _ALERT_READ = re.compile("[_ ]ALERT[_ ]", re.IGNORECASE)
 """In OpenSSL's and BoringSSL's words for an alert that came from the other side: TLSV1_ALERT_UNKNOWN_CA."""
 
-_KEPT = ("verdict", "identity", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
+_KEPT = ("verdict", "identity", "certificate", "reason", "conn", "virtual_server", "bytes_in", "bytes_out")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class VirtualServer:
 class Proxy:
     """A node's proxy; `trust` are the roots of clients (PEM), `folder` where its files will lie in the node.
 
-    `policies` are all of the lab file's; `fault` is how it is to misbehave, for engines that can.
+    `policies` are all of the lab file's; `fault` is how it is to misbehave, for engines that can; `rotates` says
+    that certificates and roots may change while it runs, and must then be used without a connection lost.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Proxy:
     virtual_servers: tuple[VirtualServer, ...]
     policies: Mapping[str, tuple[Rule, ...]]
     fault: str | None = None
+    rotates: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,18 @@ class Differences:
     """What of an engine's behaviour a scenario may have to allow for.
 
     `answer` is what a client that the policy rejects is sent; `instead` translates what a scenario, written for the
-    builtin engine, says of the client; `limits` are sentences for the reader; `faults`: whether it can misbehave.
+    builtin engine, says of the client; `limits` are sentences for the reader; `faults`: whether it can misbehave;
+    `rotates`: whether it can take new certificates while it runs (Proxy.rotates).
     """
 
     answer: str
     instead: tuple[Instead, ...] = ()
     limits: tuple[str, ...] = ()
     faults: bool = False
+    rotates: bool = False
+
+
+TRUST = "trust.pem"
 
 
 def authorization(allow: Sequence[str] | None) -> tuple[str, tuple[Rule, ...]]:
@@ -120,14 +128,12 @@ def authorization(allow: Sequence[str] | None) -> tuple[str, tuple[Rule, ...]]:
 
 
 def files_of(proxy: Proxy) -> tuple[File, ...]:
-    """Return the trusted roots, and each virtual server's chain and key, as files of their own."""
-    files = [File("trust.pem", proxy.trust)]
-    for server in proxy.virtual_servers:
-        files += [
-            File(f"{server.name}.pem", server.leaf.chain),
-            File(f"{server.name}.key", server.leaf.key, 0o600),
-        ]
-    return tuple(files)
+    """Return the trusted roots, and for each virtual server a file of chain and key: one rename replaces both."""
+    pairs = [
+        File(f"{server.name}.pem", server.leaf.chain + server.leaf.key, 0o600, live=proxy.rotates)
+        for server in proxy.virtual_servers
+    ]
+    return (File(TRUST, proxy.trust, live=proxy.rotates), *pairs)
 
 
 def read_events(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[Sighting]:
@@ -165,3 +171,27 @@ def _client_ended(reason: str) -> bool:
     Then the proxy decided nothing, and no denial may be put down to it.
     """
     return reason in _ENDED_BY_CLIENT or _ALERT_READ.search(reason) is not None
+
+
+def snat_rules(name: str, pools: Mapping[str, Sequence[IPv4Address]], bindings: Bindings) -> str:
+    """Return nftables rules: what a proxy sends from a tenant's inside address leaves from its pool, and is counted."""
+    counters, rules = [], []
+    for pool, members in pools.items():
+        inside = bindings.inside[name, pool]
+        counter = counter_name("snat", pool)
+        counters.append(f"  counter {counter} {{ }}")
+        if len(members) == 1:
+            target = f"snat to {members[0]}"
+        else:
+            chosen = ", ".join(f"{index} : {member}" for index, member in enumerate(members))
+            target = f"snat to numgen inc mod {len(members)} map {{ {chosen} }}"
+        rules.append(f"    ip saddr {inside} counter name {counter} {target}")
+    newline = "\n"
+    return f"""\
+table ip tenants {{
+{newline.join(counters)}
+  chain postrouting {{ type nat hook postrouting priority srcnat;
+{newline.join(rules)}
+  }}
+}}
+"""

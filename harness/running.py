@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -73,6 +73,9 @@ class RunningLab(Protocol):
     def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
         """Return each node's named nftables counters as (packets, bytes)."""
 
+    def issued(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
+
     def programs(self) -> Sequence[Mapping[str, Any]]:
         """Return the lab's programs with their process ids and, when they ended, exit statuses."""
 
@@ -93,6 +96,12 @@ class ChangeableLab(RunningLab, Protocol):
         """Turn the lab into another plan, leaving alone what both have; returns what changed, in words.
 
         `source` is the file it comes from, path and text, when that is another.
+        """
+
+    def rotate(self, name: str, keep: Collection[str] = ()) -> None:
+        """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.
+
+        Returns when every program of the lab uses what is new.
         """
 
     def restore(self, state: object) -> None:

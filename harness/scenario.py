@@ -9,6 +9,7 @@ from harness import scenario_checks, shipped, source
 from harness.errors import InputError, Problem
 from harness.expect_model import (
     Allowed,
+    Certificate,
     Client,
     Denied,
     Expect,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Allowed",
+    "Certificate",
     "Client",
     "Defaults",
     "Denied",

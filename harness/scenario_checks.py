@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from harness import rotation_checks
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
 from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
@@ -183,12 +184,8 @@ def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
 
 def _outcome(word: str, outcome: Outcome, words: Words, check_field: Callable[[str], None] | None) -> Found:
     place = ("expect", word)
-    for index, identity in enumerate(outcome.identity):
-        if message := words.unknown_hop(identity.at):
-            yield (*place, "identity", index, "at"), message
-    if outcome.mtls_mode is not None and outcome.mtls_mode.at not in words.pods:
-        known = nearest(outcome.mtls_mode.at, list(words.pods))
-        yield (*place, "mtls_mode", "at"), f"unknown pod {outcome.mtls_mode.at!r}; {known}"
+    for below, wrong in _certificates(outcome, words):
+        yield (*place, *below), wrong
     source = outcome.source
     if source is not None:
         if source.at is not None and (message := words.unknown_hop(source.at)):
@@ -199,6 +196,20 @@ def _outcome(word: str, outcome: Outcome, words: Words, check_field: Callable[[s
     for index, packets in enumerate(outcome.packets):
         for below, message in _packets(packets, words, check_field):
             yield (*place, "packets", index, *below), message
+
+
+def _certificates(outcome: Outcome, words: Words) -> Found:
+    """Yield what is wrong with what is said of identities, certificates and modes of mutual TLS."""
+    for index, identity in enumerate(outcome.identity):
+        if message := words.unknown_hop(identity.at):
+            yield ("identity", index, "at"), message
+    if outcome.certificate is not None:
+        hop = outcome.certificate.at
+        if message := words.unknown_hop(hop) or rotation_checks.reader(hop, words.lab):
+            yield ("certificate", "at"), message
+    if outcome.mtls_mode is not None and outcome.mtls_mode.at not in words.pods:
+        known = nearest(outcome.mtls_mode.at, list(words.pods))
+        yield ("mtls_mode", "at"), f"unknown pod {outcome.mtls_mode.at!r}; {known}"
 
 
 def _packets(packets: Packets, words: Words, check_field: Callable[[str], None] | None) -> Found:

@@ -17,7 +17,7 @@ from harness.lab_model import ClientTls, Entry, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
-STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights", "mtls")
+STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights", "mtls", "rotate")
 _PROGRAM_STEPS = ("kill", "stop", "restart")
 _BELONGS = {
     "address_of": ("create",),
@@ -27,6 +27,7 @@ _BELONGS = {
     "to": ("weights",),
     "accepts": ("mtls",),
     "sends": ("mtls",),
+    "keep": ("rotate",),
 }
 _NO_LABELS = (
     "and",
@@ -130,6 +131,8 @@ class Step(Entry):
     deleted before it). `kill`, `stop` and `restart` name a node, and with `program` one program of it; `break` a tap
     whose link goes down. `weights` gives a route others: `to` names each of its destinations with its percentage.
     `mtls` gives a namespace or workload another policy: what its servers accept, what its clients send.
+    `rotate` replaces the certificates of a pod or node, or with `ca` the mesh's authority and
+    all that it issued, but for the pods in `keep`.
     """
 
     delete: Line | None = None
@@ -147,6 +150,8 @@ class Step(Entry):
     mtls: Line | None = None
     accepts: Mtls | None = None
     sends: ClientTls | None = None
+    rotate: Line | None = None
+    keep: Lines | None = None
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.lab_checks import unknown_tenant
 from harness.lookup import nearest
+from harness.rotation_checks import check_rotation
 from harness.split_checks import check_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.lab import Lab
     from harness.lab_checks import Found
     from harness.scenario_model import Scenario, Step
@@ -29,8 +33,12 @@ def check_steps(scenario: Scenario, words: Words) -> Found:
     for key, index, step in steps:
         word, name = step.does
         place = (key, index, word)
-        if word in _OF_THE_LAB:
-            for below, message in _OF_THE_LAB[word](step, words.lab):
+        checks: dict[str, Callable[[Step, Lab], Found]] = {
+            **_OF_THE_LAB,
+            "rotate": partial(check_rotation, pods=there),
+        }
+        if word in checks:
+            for below, message in checks[word](step, words.lab):
                 yield (*place[:2], *below), message
             continue
         known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]

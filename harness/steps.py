@@ -42,18 +42,24 @@ def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo:
         case "break":
             lab.set_link(name, up=False)
             undo.callback(lab.set_link, name, up=True)
-        case "stop":
+        case "rotate":
+            lab.rotate(name, step.keep or ())
+        case _:
             for program in _programs(lab, name, step.program):
-                lab.kill(name, program, signal.SIGSTOP)
-                undo.callback(lab.kill, name, program, signal.SIGCONT)
-        case "kill":
-            for program in _programs(lab, name, step.program):
-                lab.end_program(name, program)
-                undo.callback(lab.start_program, name, program)
-        case "restart":
-            for program in _programs(lab, name, step.program):
-                lab.end_program(name, program)
-                lab.start_program(name, program)
+                _do_to(lab, word, name, program, undo)
+
+
+def _do_to(lab: ChangeableLab, word: str, node: str, program: str, undo: ExitStack) -> None:
+    """Stop, kill or restart a program."""
+    if word == "stop":
+        lab.kill(node, program, signal.SIGSTOP)
+        undo.callback(lab.kill, node, program, signal.SIGCONT)
+        return
+    lab.end_program(node, program)
+    if word == "kill":
+        undo.callback(lab.start_program, node, program)
+    else:
+        lab.start_program(node, program)
 
 
 def _change(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address]) -> None:

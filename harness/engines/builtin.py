@@ -7,17 +7,21 @@ from collections.abc import Iterator, Sequence
 
 from harness.evidence import Sighting
 from harness.plan import File, Program, Ready, Runtime
-from harness.proxy import Differences, Proxy, Rule, files_of, read_events
+from harness.proxy import TRUST, Differences, Proxy, Rule, files_of, read_events
 from harness.sightings import json_lines
 
 DIFFERENCES = Differences(
     answer="RST, once its first bytes are read (or after 1 s)",
     faults=True,
+    rotates=True,
 )
 
 
 def render(proxy: Proxy) -> Runtime:
-    """Return the proxy program with its configuration (harness/programs/policy.py has the form)."""
+    """Return the proxy program with its configuration (harness/programs/policy.py has the form).
+
+    It looks at its certificates before each connection, so that nothing need be waited for when they change.
+    """
     config = {
         "name": proxy.name,
         "fault": proxy.fault,
@@ -27,8 +31,8 @@ def render(proxy: Proxy) -> Runtime:
                 "name": server.name,
                 "listen": server.listen,
                 "certificate": f"{proxy.folder}/{server.name}.pem",
-                "key": f"{proxy.folder}/{server.name}.key",
-                "trust": f"{proxy.folder}/trust.pem",
+                "key": f"{proxy.folder}/{server.name}.pem",
+                "trust": f"{proxy.folder}/{TRUST}",
                 "client_certificate": "require" if server.client_certificate_required else "optional",
                 "policy": server.policy,
                 "forward_to": server.forward_to,

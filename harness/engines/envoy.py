@@ -16,9 +16,20 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness import sds
 from harness.evidence import Sighting
 from harness.plan import File, Program, Ready, Runtime
-from harness.proxy import HUNG_UP, Differences, Instead, Proxy, Rule, VirtualServer, files_of, read_events
+from harness.proxy import (
+    HUNG_UP,
+    TRUST,
+    Differences,
+    Instead,
+    Proxy,
+    Rule,
+    VirtualServer,
+    files_of,
+    read_events,
+)
 from harness.sightings import json_lines
 
 DIFFERENCES = Differences(
@@ -28,6 +39,7 @@ DIFFERENCES = Differences(
         Instead("client-certificate", 56, "", (55, 56), ""),
         Instead("client-certificate", 56, "certificate required", (55, 56), ""),
     ),
+    rotates=True,
 )
 
 _EXTENSION = "type.googleapis.com/envoy.extensions."
@@ -56,7 +68,9 @@ _OUTER = {
     "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
     **_ENDS,
 }
-_TOLD = ("conn", "peer", "local", "names", "decision")
+_TOLD = ("conn", "peer", "local", "names", "certificate", "decision")
+_TRUST = "-trust"
+"""The secret that holds the roots of clients; no virtual server's name begins so."""
 _INNER = {
     "type": "inner %ACCESS_LOG_TYPE%",
     **{key: f"%FILTER_STATE({_CLIENT}{key}:PLAIN)%" for key in _TOLD},
@@ -75,7 +89,7 @@ def render(proxy: Proxy) -> Runtime:
         "admin": {"address": {"pipe": {"path": f"{proxy.folder}/admin.sock", "mode": 0o600}}},
         "static_resources": {
             "listeners": [
-                *(_outer_listener(server, proxy.folder) for server in servers),
+                *(_outer_listener(server, proxy) for server in servers),
                 *(_inner_listener(server) for server in servers),
                 _dead_end_listener(),
             ],
@@ -93,10 +107,14 @@ def render(proxy: Proxy) -> Runtime:
         *("envoy", "-c", f"{proxy.folder}/envoy.json", "--disable-hot-restart", "--concurrency", "1"),
         *("--file-flush-interval-msec", "1", "--log-level", "warning"),
     )
-    return Runtime(
-        programs=(Program("egress-proxy", argv, Ready("admin", f"{proxy.folder}/admin.sock")),),
-        files=(*files_of(proxy), File("envoy.json", json.dumps(config))),
-    )
+    admin = f"{proxy.folder}/admin.sock"
+    text, files = json.dumps(config), files_of(proxy)
+    if proxy.rotates:
+        leaves = (sds.leaf_file(server.name, server.leaf) for server in servers)
+        files = (sds.trust_file(_TRUST, proxy.trust), *leaves)
+    applied = sds.applied(admin, files, text) if proxy.rotates else Ready()
+    program = Program("egress-proxy", argv, Ready("admin", admin), applied=applied)
+    return Runtime(programs=(program,), files=(*files, File("envoy.json", text)))
 
 
 def read_log(name: str, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:  # noqa: ARG001 - every engine's form
@@ -122,7 +140,7 @@ def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield where | ends | {"event": "close", "reason": reason}
         case "inner TcpConnectionEnd" if verdict:
             names = str(line.get("names") or "")
-            one = {"identity": names} if "," not in names else {}
+            one = {"certificate": line.get("certificate")} | ({"identity": names} if "," not in names else {})
             decision = {"event": "decision", "policy": line.get("policy"), "rule": rule, "verdict": verdict}
             yield where | one | decision
             if verdict == "REJECTED":
@@ -137,20 +155,24 @@ def _plug(name: str, kind: str, **fields: object) -> dict[str, object]:
     return {"name": name, "typed_config": {"@type": _EXTENSION + kind, **fields}}
 
 
-def _outer_listener(server: VirtualServer, folder: str) -> dict[str, object]:
+def _certificates(server: VirtualServer, proxy: Proxy) -> dict[str, object]:
+    if proxy.rotates:
+        return sds.references(proxy.folder, server.name, _TRUST)
+    pair = {"filename": f"{proxy.folder}/{server.name}.pem"}
+    return {
+        "tls_certificates": [{"certificate_chain": pair, "private_key": pair}],
+        "validation_context": {"trusted_ca": {"filename": f"{proxy.folder}/{TRUST}"}},
+    }
+
+
+def _outer_listener(server: VirtualServer, proxy: Proxy) -> dict[str, object]:
     address, _, port = server.listen.rpartition(":")
     common = {
         "tls_params": {
             "tls_minimum_protocol_version": "TLSv1_2",
             "tls_maximum_protocol_version": "TLSv1_3",
         },
-        "tls_certificates": [
-            {
-                "certificate_chain": {"filename": f"{folder}/{server.name}.pem"},
-                "private_key": {"filename": f"{folder}/{server.name}.key"},
-            }
-        ],
-        "validation_context": {"trusted_ca": {"filename": f"{folder}/trust.pem"}},
+        **_certificates(server, proxy),
     }
     tls = _plug(
         "tls",
@@ -185,6 +207,7 @@ def _decide(server: VirtualServer) -> dict[str, object]:
         _CLIENT + "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
         _CLIENT + "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
         _CLIENT + "names": "%DOWNSTREAM_PEER_URI_SAN%",
+        _CLIENT + "certificate": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
         _CLIENT + "decision": f"%CEL({_first_match(server.rules, words, f'{_REJECT} no match')})%",
         _CLUSTER: f"%CEL({_first_match(server.rules, ways, _NOBODY)})%",
     }

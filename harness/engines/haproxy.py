@@ -14,7 +14,17 @@ from typing import Any
 
 from harness.evidence import Sighting
 from harness.plan import File, Program, Ready, Runtime
-from harness.proxy import HUNG_UP, Differences, Instead, Proxy, Rule, VirtualServer, files_of, read_events
+from harness.proxy import (
+    HUNG_UP,
+    TRUST,
+    Differences,
+    Instead,
+    Proxy,
+    Rule,
+    VirtualServer,
+    files_of,
+    read_events,
+)
 from harness.sightings import json_lines
 
 DIFFERENCES = Differences(
@@ -45,7 +55,7 @@ defaults
 
 _FRONTEND = """
 frontend {name}
-    bind {listen} ssl crt {folder}/{name}.both.pem ca-file {folder}/trust.pem verify {verify} \
+    bind {listen} ssl crt {folder}/{name}.pem ca-file {folder}/{trust} verify {verify} \
 ssl-min-ver TLSv1.2 no-tls-tickets
     unique-id-format %Ts.%rt
     log-format '{close}'
@@ -78,13 +88,8 @@ def render(proxy: Proxy) -> Runtime:
     """Return HAProxy with a frontend and a backend for each virtual server, and its policies in Lua."""
     sections = [_GLOBAL.format(folder=proxy.folder)]
     sections += [_sections(server, proxy.folder) for server in proxy.virtual_servers]
-    both = [
-        File(f"{server.name}.both.pem", server.leaf.chain + server.leaf.key, 0o600)
-        for server in proxy.virtual_servers
-    ]
     found = (
-        *(file for file in files_of(proxy) if file.path == "trust.pem"),
-        *both,
+        *files_of(proxy),
         File("haproxy.cfg", "".join(sections)),
         File("policy.lua", _policies(proxy.policies)),
         File("identity.lua", _IDENTITY.read_text(encoding="utf-8")),
@@ -117,6 +122,7 @@ def _sections(server: VirtualServer, folder: str) -> str:
         name=server.name,
         listen=server.listen,
         folder=folder,
+        trust=TRUST,
         verify="required" if server.client_certificate_required else "optional",
         policy=server.policy,
         close=_CLOSE.format(name=server.name),

@@ -90,10 +90,11 @@ if core then
         for index, name in ipairs(names) do shown[index] = quoted(name) end
         io.stdout:write(string.format(
             '{"event":"decision","conn":%s,"virtual_server":%s,"peer":"%s:%d","local":"%s:%d","policy":%s,'
-                .. '"rule":%s,"verdict":"%s","identity":%s,"identities":[%s]}\n',
+                .. '"rule":%s,"verdict":"%s","identity":%s,"identities":[%s],"certificate":%s}\n',
             quoted(txn.f:unique_id()), quoted(server), txn.f:src(), txn.f:src_port(), txn.f:dst(), txn.f:dst_port(),
             quoted(policy), math.type(rule) and rule or quoted(rule), verdict,
-            identity and quoted(identity) or "null", table.concat(shown, ",")))
+            identity and quoted(identity) or "null", table.concat(shown, ","),
+            der and #der > 0 and quoted(txn.c:hex(txn.c:sha2(der, 256)):lower()) or "null"))
         io.stdout:flush() -- before the client learns of it
     end, 2)
 end

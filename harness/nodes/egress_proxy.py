@@ -13,8 +13,8 @@ from harness.evidence import Sighting
 from harness.identity import Certificates, Request
 from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
 from harness.lookup import nearest
-from harness.plan import Bindings, Node, Plan, Runtime, counter_name
-from harness.proxy import CLIENT_CERTIFICATE, Differences, Instead, Proxy
+from harness.plan import Bindings, Node, Plan, Runtime
+from harness.proxy import CLIENT_CERTIFICATE, Differences, Instead, Proxy, snat_rules
 from harness.proxy import Rule as ProxyRule
 from harness.proxy import VirtualServer as Listener
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 FORWARDS = True
 """The proxy's node also routes between its networks, as a BIG-IP with a forwarding virtual server does."""
+
+ROTATES = True
+"""Its certificates can be replaced while it runs."""
 
 _Place = tuple[str | int, ...]
 
@@ -119,6 +122,8 @@ class Spec(Outside):
             "reject-then-dial-quietly",
             "exit-during-flow",
             "skip-server-check",
+            "keep-certificates",
+            "keep-trust",
         ]
         | None
     ) = None
@@ -164,6 +169,11 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[_Place, str]]:
             yield ("snat_pools", pool), f"SNAT pool {pool!r} is declared by {owner!r} already"
     if spec.fault is not None and not lookup.find("engines", spec.engine).DIFFERENCES.faults:
         yield ("fault",), f"the engine {spec.engine!r} cannot be made to misbehave; 'builtin' can"
+    if lab.mesh.certificates.rotate and not lookup.find("engines", spec.engine).DIFFERENCES.rotates:
+        yield (
+            ("engine",),
+            f"the engine {spec.engine!r} cannot change its certificates, as 'mesh.certificates' demands",
+        )
     yield from _cycles(name, spec, lab)
 
 
@@ -222,7 +232,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     spec = _spec(node)
     inside = [bindings.inside[node.name, pool] for pool in spec.snat_pools]
     addressed = Runtime(
-        rules=_snat_rules(node.name, spec, bindings),
+        rules=snat_rules(node.name, spec.snat_pools, bindings),
         addresses=(*(address for _, address in claims(spec)), *inside),
     )
     found: Runtime = _engine(node).render(_proxy(node, plan, bindings, certificates))
@@ -273,6 +283,7 @@ def _proxy(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         virtual_servers=tuple(servers),
         policies=policies,
         fault=spec.fault,
+        rotates=plan.lab.mesh.certificates.rotate,
     )
 
 
@@ -285,27 +296,3 @@ def _spec(node: Node) -> Spec:
 def _rule(rule: Rule) -> ProxyRule:
     match = rule.permit or rule.reject or Match()
     return ProxyRule(rule.permit is not None, match.spiffe_id, match.spiffe_prefix)
-
-
-def _snat_rules(name: str, spec: Spec, bindings: Bindings) -> str:
-    """Translate what the proxy sends from a tenant's inside address to the tenant's pool, and count it."""
-    counters, rules = [], []
-    for pool, members in spec.snat_pools.items():
-        inside = bindings.inside[name, pool]
-        counter = counter_name("snat", pool)
-        counters.append(f"  counter {counter} {{ }}")
-        if len(members) == 1:
-            target = f"snat to {members[0]}"
-        else:
-            chosen = ", ".join(f"{index} : {member}" for index, member in enumerate(members))
-            target = f"snat to numgen inc mod {len(members)} map {{ {chosen} }}"
-        rules.append(f"    ip saddr {inside} counter name {counter} {target}")
-    newline = "\n"
-    return f"""\
-table ip tenants {{
-{newline.join(counters)}
-  chain postrouting {{ type nat hook postrouting priority srcnat;
-{newline.join(rules)}
-  }}
-}}
-"""

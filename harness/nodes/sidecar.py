@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
+from urllib.parse import unquote
 
-from harness import mtls
+from harness import mtls, sds
 from harness.evidence import SIDECAR, Sighting
-from harness.identity import Certificates
+from harness.identity import Certificates, fingerprint
 from harness.lab import Service
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints, spiffe_id
 from harness.plan import File as NodeFile
@@ -60,6 +61,10 @@ _LOG = {
     "milliseconds": "%DURATION%",
 }
 
+_SERVERS_CERTIFICATE = {"server_certificate": "%UPSTREAM_PEER_CERT%"}
+"""Logged where certificates change: the whole of it, URL-encoded, since Envoy has no fingerprint of this one."""
+_LEAF, _ROOTS = "leaf", "roots"
+
 _RULES = """\
 table ip interception {{
   chain output {{ type nat hook output priority -100;
@@ -77,14 +82,16 @@ table ip interception {{
 """
 
 
-def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
     """Return Envoy with a filter chain for each service of the lab and a passthrough for all else."""
     folder = bindings.folder(node.name)
+    rotates = plan.lab.mesh.certificates.rotate
+    log = _LOG | _SERVERS_CERTIFICATE if rotates else _LOG
     chains, clusters = [], [_passthrough("passthrough"), _passthrough("inbound")]
     for name, service in plan.services.items():
         if service.port == 53:
             continue
-        chains.append(_chain(f"outbound {name}", name, bindings.cluster_ips[name], service.port))
+        chains.append(_chain(f"outbound {name}", name, bindings.cluster_ips[name], service.port, log))
         clusters.append(_cluster(name, service, node, plan, bindings))
     config = {
         "node": {"id": node.name, "cluster": node.pod.namespace if node.pod else node.name},
@@ -102,9 +109,18 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         *("envoy", "-c", f"{folder}/envoy.json", "--disable-hot-restart", "--concurrency", "1"),
         *("--file-flush-interval-msec", "10", "--log-level", "warning"),
     )
-    program = Program("sidecar", argv, Ready("admin", f"{folder}/admin.sock"), capable=True)
-    files = (NodeFile("envoy.json", json.dumps(config)),)
+    text, admin = json.dumps(config), f"{folder}/admin.sock"
+    secrets = _secrets(node, certificates) if rotates else ()
+    applied = sds.applied(admin, secrets, text)
+    program = Program("sidecar", argv, Ready("admin", admin), capable=True, applied=applied)
+    files = (NodeFile("envoy.json", text), *secrets)
     return Runtime(programs=(program,), files=files, rules=_RULES.format(mark=MARK))
+
+
+def _secrets(node: Node, certificates: Certificates) -> tuple[NodeFile, ...]:
+    """Return the pod's certificate and the mesh's roots as files that Envoy watches."""
+    leaf = certificates.leaves[node.name]
+    return sds.leaf_file(_LEAF, leaf), sds.trust_file(_ROOTS, certificates.roots["mesh"])
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
@@ -116,6 +132,8 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
             continue
         inbound = str(event.get("listener", "")).startswith("inbound")
         facts = facts_of(event, _KEPT) | (mtls.decided_inbound if inbound else mtls.decided_outbound)(event)
+        if isinstance(pem := event.get("server_certificate"), str) and "BEGIN" in pem:
+            facts["certificate"] = fingerprint(unquote(pem))
         onward = tcp(event.get("upstream_local"), event.get("upstream_remote"))
         flow = tcp(event.get("peer"), event.get("local"))
         yield Sighting(f"{node.name} {SIDECAR}", "log", "connection", event["time"], flow, onward, facts)
@@ -146,17 +164,18 @@ def _inbound(node: Node, plan: Plan, folder: str) -> dict[str, object]:
     log = _access_log({**_LOG, "listener": "inbound"})
     passing = _listener("inbound", 15006, [], _filters("inbound"))
     timeout = plan.lab.mesh.mtls.detection_timeout
-    return mtls.inbound_listener(passing, mtls.accepts(node, plan), _tls_context(folder, []), timeout, log)
+    tls = _tls_context(folder, [], plan)
+    return mtls.inbound_listener(passing, mtls.accepts(node, plan), tls, timeout, log)
 
 
-def _chain(name: str, cluster: str, address: IPv4Address, port: int) -> object:
+def _chain(name: str, cluster: str, address: IPv4Address, port: int, log: Mapping[str, str]) -> object:
     return {
         "name": name,
         "filter_chain_match": {
             "prefix_ranges": [{"address_prefix": str(address), "prefix_len": 32}],
             "destination_port": port,
         },
-        "filters": _filters(cluster),
+        "filters": _filters(cluster, log),
     }
 
 
@@ -165,7 +184,7 @@ def _access_log(fields: Mapping[str, str]) -> dict[str, object]:
     return {"name": "stdout", "typed_config": {"@type": kind, "log_format": {"json_format": fields}}}
 
 
-def _filters(cluster: str) -> list[object]:
+def _filters(cluster: str, fields: Mapping[str, str] = _LOG) -> list[object]:
     return [
         {
             "name": "tcp_proxy",
@@ -173,7 +192,7 @@ def _filters(cluster: str) -> list[object]:
                 "@type": _TYPE + "filters.network.tcp_proxy.v3.TcpProxy",
                 "stat_prefix": cluster,
                 "cluster": cluster,
-                "access_log": [_access_log(_LOG)],
+                "access_log": [_access_log(fields)],
             },
         }
     ]
@@ -213,22 +232,33 @@ def _cluster(name: str, service: Service, node: Node, plan: Plan, bindings: Bind
             identities = [service.server_identity]
         context = {
             "@type": _TYPE + "transport_sockets.tls.v3.UpstreamTlsContext",
-            "common_tls_context": _tls_context(bindings.folder(node.name), identities),
+            "common_tls_context": _tls_context(bindings.folder(node.name), identities, plan),
             "sni": f"outbound_.{service.port}_._.{name.partition('/')[2]}.{service.namespace}.svc.cluster.local",
         }
         cluster["transport_socket"] = {"name": "tls", "typed_config": context}
     return cluster
 
 
-def _tls_context(folder: str, identities: list[str]) -> dict[str, object]:
+def _tls_context(folder: str, identities: list[str], plan: Plan) -> dict[str, object]:
     """Present the pod's certificate; demand one of these identities (Istio: secure naming) from the other side."""
-    validation: dict[str, object] = {"trusted_ca": {"filename": f"{folder}/certs/root-cert.pem"}}
+    validation: dict[str, object] = {}
     if identities:
         validation["match_typed_subject_alt_names"] = [
             {"san_type": "URI", "matcher": {"exact": identity}} for identity in identities
         ]
+    versions = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    if plan.lab.mesh.certificates.rotate:
+        return {
+            "tls_params": versions,
+            "tls_certificate_sds_secret_configs": [sds.reference(folder, _LEAF)],
+            "combined_validation_context": {
+                "default_validation_context": validation,
+                "validation_context_sds_secret_config": sds.reference(folder, _ROOTS),
+            },
+        }
+    validation["trusted_ca"] = {"filename": f"{folder}/certs/root-cert.pem"}
     return {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_params": versions,
         "tls_certificates": [
             {
                 "certificate_chain": {"filename": f"{folder}/certs/cert-chain.pem"},

@@ -29,7 +29,7 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:
     return (Request(node.name, wanted.issuer, uris=(wanted.identity or spiffe_id(plan, pod),)),)
 
 
-def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
     """Return the app container; `client` workloads idle until something is run in them, gateways have none."""
     spec = node.spec
     if not isinstance(spec, Workload) or node.pod is None:
@@ -43,10 +43,11 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     files = [NodeFile("etc/resolv.conf", resolv)]
     leaf = certificates.leaves.get(node.name)
     if leaf is not None:
+        live = plan.lab.mesh.certificates.rotate
         files += [
-            NodeFile("certs/cert-chain.pem", leaf.chain),
-            NodeFile("certs/key.pem", leaf.key, 0o600),
-            NodeFile("certs/root-cert.pem", certificates.roots["mesh"]),
+            NodeFile("certs/cert-chain.pem", leaf.chain, live=live),
+            NodeFile("certs/key.pem", leaf.key, 0o600, live),
+            NodeFile("certs/root-cert.pem", certificates.roots["mesh"], live=live),
         ]
     if spec.runs == "client":
         return Runtime(programs=(Program(APP, ("sleep", "infinity")),), files=tuple(files))

@@ -5,6 +5,10 @@ has the configuration's form). It prints for each connection, in this order: `ac
 `decision`; `upstream` or `upstream-failed`; and at the very end, when both sockets are closed and the peers
 have acknowledged all that was sent, `close`. Before those: `listening` for each virtual server, then `ready`.
 
+Certificate, key and roots are read again when one of their files was replaced, by the next connection that is
+accepted. Replace a file by renaming another over it; certificate and key in one file are never of two generations.
+Files that cannot be used are refused (`certificates-refused`), and what was in use before is used on.
+
 A rejected client is let through the handshake and reset when its first bytes are read: having sent its
 request it then reports `Recv failure: Connection reset by peer`; neither a FIN nor an earlier RST gives that.
 
@@ -32,7 +36,7 @@ if not __package__:
 from .events import CANNOT_LISTEN, EventLog, read_config, refuse, written
 from .policy import Config, VirtualServer, config_of, identity_of
 from .relay import BrokenError, Traffic, close_when_delivered, name_of, read_out, relay, reset
-from .tls import HandshakeError, ServerTls, TlsStream
+from .tls import Files, HandshakeError, RenewedTls, TlsStream
 
 HANDSHAKE_TIMEOUT = 10.0
 SILENT_CLIENT = 1.0
@@ -102,13 +106,12 @@ class Proxy:
             await _cancel(self._open)
         self._log.write("stopped", name=self._config.name)
 
-    def _listen(self, server: VirtualServer) -> tuple[socket.socket, VirtualServer, ServerTls]:
-        tls = ServerTls(
-            server.certificate,
-            server.key,
-            server.trust,
+    def _listen(self, server: VirtualServer) -> tuple[socket.socket, VirtualServer, RenewedTls]:
+        tls = RenewedTls(
+            Files(server.certificate, server.key, server.trust),
             required=server.client_certificate_required,
             keylog=self._config.keylog,
+            fault=self._config.fault,
         )
         sock = socket.socket()
         sock.settimeout(0)
@@ -118,7 +121,7 @@ class Proxy:
         self._log.write("listening", virtual_server=server.name, local=written(sock.getsockname()))
         return sock, server, tls
 
-    async def _accept(self, listener: socket.socket, server: VirtualServer, tls: ServerTls) -> None:
+    async def _accept(self, listener: socket.socket, server: VirtualServer, tls: RenewedTls) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -132,9 +135,16 @@ class Proxy:
             connection = _Connection(self._accepted, server, written(peer), written(sock.getsockname()))
             self._log.write("accept", **connection.where)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = asyncio.create_task(self._serve(connection, TlsStream(sock, tls)))
+            task = asyncio.create_task(self._serve(connection, self._stream(sock, server, tls)))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
+
+    def _stream(self, sock: socket.socket, server: VirtualServer, tls: RenewedTls) -> TlsStream:
+        try:
+            return TlsStream(sock, tls.current())
+        except (OSError, ValueError) as error:
+            self._log.write("certificates-refused", virtual_server=server.name, reason=str(error))
+            return TlsStream(sock, tls.last())
 
     async def _serve(self, connection: _Connection, client: TlsStream) -> None:
         try:
@@ -194,6 +204,7 @@ class Proxy:
             verdict=connection.verdict,
             identity=identity,
             identities=names,
+            certificate=client.fingerprint(),
         )
         if permitted and self._config.fault == "exit-during-flow":
             os._exit(FAULT_EXIT)
@@ -285,7 +296,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         asyncio.run(Proxy(config, EventLog()).run())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         refuse(f"{config.name}: {error}", CANNOT_LISTEN)
 
 

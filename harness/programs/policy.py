@@ -15,7 +15,14 @@ from typing import Any
 
 from .events import parsed
 
-FAULTS = ("silent-log", "reject-then-dial", "reject-then-dial-quietly", "exit-during-flow")
+FAULTS = (
+    "silent-log",
+    "reject-then-dial",
+    "reject-then-dial-quietly",
+    "exit-during-flow",
+    "keep-certificates",
+    "keep-trust",
+)
 NO_MATCH = "no match"
 
 

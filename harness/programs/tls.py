@@ -8,27 +8,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import os
 import socket
 import ssl
+from dataclasses import dataclass
 from typing import Any
 
 CHUNK = 65536
 """Bytes asked of a socket at once."""
 
 
+@dataclass(frozen=True)
+class Files:
+    """The PEM files of a listener: its certificate's chain, the key (which may be the same file), trusted roots."""
+
+    certificate: str
+    key: str
+    trust: str
+
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what differs once one of them was replaced or written; raises OSError when one is not there."""
+        found = map(os.stat, dict.fromkeys((self.certificate, self.key, self.trust)))
+        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+
+
 class ServerTls:
-    """What the connections of one listener share: certificate, trust, and what is asked of the client.
+    """What connections of one listener share: certificate, trust, and what is asked of the client.
 
     Raises OSError (ssl.SSLError among them) when a file cannot be read or a key does not match.
     """
 
-    def __init__(self, certificate: str, key: str, trust: str, *, required: bool, keylog: str | None) -> None:
+    def __init__(self, files: Files, *, required: bool, keylog: str | None, roots: str = "") -> None:
+        """Read the files; `roots` (PEM) are trusted beside those of the trust file."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.context.load_cert_chain(certificate, key)
-        self.context.load_verify_locations(trust)
+        with open(files.certificate, "rb") as certificate, open(files.key, "rb") as key:  # noqa: PTH123 - as in events.py
+            # By descriptor: OpenSSL opens a file for the chain and again for the key, and it may be another by then.
+            pair = (certificate, certificate if files.key == files.certificate else key)
+            self.context.load_cert_chain(*(f"/proc/self/fd/{file.fileno()}" for file in pair))
+        with open(files.trust, encoding="ascii") as trust:  # noqa: PTH123 - as above
+            self.roots = trust.read() + roots
+        self.context.load_verify_locations(cadata=self.roots)
         self.context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-        # No resumption: every connection shows its certificate, to us and to a capture.
+        # No resumption: every connection shows its certificate, to us and to a capture. (TLS 1.2 by session number
+        # cannot be switched off from Python; it brings the certificate that was verified for the session.)
         self.context.num_tickets = 0
         self.context.options |= ssl.OP_NO_TICKET
         if keylog:
@@ -40,6 +64,37 @@ class ServerTls:
     def _saw(self, _: Any, direction: str, __: Any, content: int, message: Any, ___: bytes) -> None:
         if content == 21 and direction == "write":  # RFC 8446 section 5.1: 21 is alert
             self.last_alert = getattr(message, "name", str(message)).lower()
+
+
+class RenewedTls:
+    """A listener's TLS, made anew whenever its files were replaced; connections begun before keep what they have.
+
+    Each has a context, and so a session cache, of its own: a session from before a change cannot be resumed after it.
+    `fault` is `keep-certificates` (files are read once) or `keep-trust` (roots that were trusted once stay so).
+    """
+
+    def __init__(self, files: Files, *, required: bool, keylog: str | None, fault: str | None = None) -> None:
+        self._files, self._required, self._keylog, self._fault = files, required, keylog, fault
+        self._stamp = files.stamp()
+        self._tls = ServerTls(files, required=required, keylog=keylog)
+
+    def current(self) -> ServerTls:
+        """Return what a connection that begins now is to use.
+
+        Raises OSError (ssl.SSLError among them) once for files that changed and cannot be used; what was in use
+        before is then used on.
+        """
+        stamp = self._files.stamp()
+        if stamp != self._stamp and self._fault != "keep-certificates":
+            # First the stamp: a change while the files are read is then seen the next time.
+            self._stamp = stamp
+            roots = self._tls.roots if self._fault == "keep-trust" else ""
+            self._tls = ServerTls(self._files, required=self._required, keylog=self._keylog, roots=roots)
+        return self._tls
+
+    def last(self) -> ServerTls:
+        """Return what was in use until now."""
+        return self._tls
 
 
 class HandshakeError(Exception):
@@ -90,6 +145,11 @@ class TlsStream:
         except ValueError:  # a SAN that is not UTF-8 names nobody
             return ()
         return tuple(value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI")
+
+    def fingerprint(self) -> str | None:
+        """Return the SHA-256 fingerprint of the verified peer's certificate, in hexadecimal; None without one."""
+        certificate = self._tls.getpeercert(binary_form=True)
+        return hashlib.sha256(certificate).hexdigest() if certificate else None
 
     async def read(self) -> bytes:
         """Return decrypted bytes as they come, and b"" once the client has ended its direction.

@@ -6,6 +6,8 @@ import socket
 import ssl
 import subprocess
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,13 +16,13 @@ from program_process import PATIENCE, PROGRAMS
 from proxy_bench import PREFIX, PRODUCTPAGE, SERVER, STRANGER, TENANT, Echo, TlsClient
 
 from harness import lookup, ready, tools
-from harness.identity import Leaf
 from harness.proxy import Proxy, Rule, VirtualServer
 
 if TYPE_CHECKING:
     import mesh_certificates
 
     from harness.evidence import Sighting
+    from harness.plan import File, Ready
 
 LOCAL = ("builtin", "envoy", "haproxy")
 """The engines that run here."""
@@ -36,14 +38,14 @@ class Engine:
         self.name = bench.engine
         host, _, port = proxy.virtual_servers[0].listen.rpartition(":")
         self.address = (host, int(port))
-        self._mesh = bench.mesh
+        self.trust = bench.mesh.trust
+        """The file of roots that clients trust."""
         self._ours = bench.ours
         self._plug = lookup.find("engines", bench.engine)
+        self._proxy = proxy
         runtime = self._plug.render(proxy)
         for file in runtime.files:
-            path = Path(proxy.folder, file.path)
-            path.write_text(file.content, encoding="utf-8")
-            path.chmod(file.mode)
+            _place(Path(proxy.folder, file.path), file)
         (self.program,) = runtime.programs
         word, *rest = self.program.argv
         self._log = Path(proxy.folder, "log")
@@ -59,13 +61,35 @@ class Engine:
         self.process.terminate()
         self.process.wait(PATIENCE)
 
-    def client(self, leaf: mesh_certificates.Leaf | None = None) -> TlsClient:
+    def replace(self, leaf: mesh_certificates.Leaf | None = None, *trusted: Mesh) -> None:
+        """Give the proxy another certificate, or other roots, as a lab does: by live files; wait until it uses them."""
+        (server,) = self._proxy.virtual_servers
+        before = self._plug.render(self._proxy)
+        if leaf is not None:
+            self._proxy = replace(self._proxy, virtual_servers=(replace(server, leaf=leaf.pair),))
+        if trusted:
+            roots = "".join(Path(mesh.trust).read_text("ascii") for mesh in trusted)
+            self._proxy = replace(self._proxy, trust=roots)
+        after = self._plug.render(self._proxy)
+        for file in after.files:
+            if file not in before.files:
+                assert file.live, file.path
+                _place(Path(self._proxy.folder, file.path), file)
+        ready.until(
+            "certificates are applied", partial(_applied, after.programs[0].applied), seconds=PATIENCE
+        )
+
+    def client(self, leaf: mesh_certificates.Leaf | None = None, version: str = "TLSv1_3") -> TlsClient:
         """Connect and finish the handshake, with our certificate unless another is given."""
-        return self.stranger(leaf or self._ours).handshake()
+        return TlsClient(self.address, self.trust, leaf or self._ours, version).handshake()
 
     def stranger(self, leaf: mesh_certificates.Leaf | None) -> TlsClient:
         """Connect with or without a certificate; no handshake yet."""
-        return TlsClient(self.address, self._mesh.trust, leaf)
+        return TlsClient(self.address, self.trust, leaf)
+
+    def again(self, before: TlsClient) -> TlsClient:
+        """Connect with the session of an earlier client; no handshake yet."""
+        return TlsClient(self.address, self.trust, None, before=before)
 
     def sightings(self) -> list[Sighting]:
         """Return what the log says so far."""
@@ -108,11 +132,15 @@ class EngineBench:
         self.strange = self.mesh.leaf(STRANGER)
 
     def proxy(
-        self, rules: tuple[Rule, ...] = PERMIT_BOOKINFO, *, required: bool = True, forward_to: str = ""
+        self,
+        rules: tuple[Rule, ...] = PERMIT_BOOKINFO,
+        *,
+        required: bool = True,
+        forward_to: str = "",
+        rotates: bool = False,
     ) -> Engine:
         """Return a proxy that is started by `with`."""
-        server = self.mesh.leaf(SERVER)
-        pair = Leaf(Path(server.chain).read_text("ascii"), Path(server.key).read_text("ascii"))
+        pair = self.mesh.leaf(SERVER).pair
         with socket.create_server((_HOST, 0)) as free:
             port = free.getsockname()[1]
         listener = VirtualServer(
@@ -129,7 +157,32 @@ class EngineBench:
         folder = str(self.folder)
         python = ("/usr/bin/env", "python3")
         policies = {"bookinfo-only": rules}
-        return Engine(self, Proxy("bigip", folder, python, str(PROGRAMS), trust, (listener,), policies))
+        made = Proxy("bigip", folder, python, str(PROGRAMS), trust, (listener,), policies, rotates=rotates)
+        return Engine(self, made)
+
+
+def _place(path: Path, file: File) -> None:
+    """Write a file as a lab does: another takes its place, in its folder."""
+    path.parent.mkdir(exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(file.content, encoding="utf-8")
+    fresh.chmod(file.mode)
+    fresh.replace(path)
+
+
+def _applied(when: Ready) -> bool:
+    if when.by == "nothing":
+        return True
+    socket_path, _, versions = when.value.partition(" ")
+    dumped = b""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(socket_path)
+        link.sendall(
+            b"GET /config_dump?resource=dynamic_active_secrets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        while data := link.recv(65536):
+            dumped += data
+    return all(f'"{version}"'.encode() in dumped for version in versions.split(","))
 
 
 def ended(client: TlsClient) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import trustme
 from cryptography import x509
@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from harness import identity
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,17 @@ class Leaf:
 
     chain: str
     key: str
+
+    @property
+    def pair(self) -> identity.Leaf:
+        """The texts of both."""
+        return identity.Leaf(Path(self.chain).read_text("ascii"), Path(self.key).read_text("ascii"))
+
+    @property
+    def fingerprint(self) -> str:
+        """The certificate's SHA-256 fingerprint, in hexadecimal."""
+        certificate = x509.load_pem_x509_certificates(Path(self.chain).read_bytes())[0]
+        return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 class Mesh:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import ssl
 import threading
@@ -68,18 +69,27 @@ class TlsClient:
     """A TLS client whose two directions end separately."""
 
     def __init__(
-        self, address: tuple[str, int], trust: str, leaf: Leaf | None, version: str = "TLSv1_3"
+        self,
+        address: tuple[str, int],
+        trust: str,
+        leaf: Leaf | None,
+        version: str = "TLSv1_3",
+        before: TlsClient | None = None,
     ) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.load_verify_locations(trust)
-        context.maximum_version = ssl.TLSVersion[version]
-        if leaf:
-            context.load_cert_chain(leaf.chain, leaf.key)
+        """Connect; with the session of a client `before`, which this one tries to resume."""
+        context: ssl.SSLContext = before.context if before else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if before is None:
+            context.check_hostname = False
+            context.load_verify_locations(trust)
+            context.maximum_version = ssl.TLSVersion[version]
+            if leaf:
+                context.load_cert_chain(leaf.chain, leaf.key)
+        self.context: ssl.SSLContext = context
         self.sock = socket.create_connection(address, timeout=PATIENCE)
         self.local = "{}:{}".format(*self.sock.getsockname())
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        session = before.session if before else None
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, session=session)
         self._turn = threading.Lock()
         self._plain = b""
         self._ended = False
@@ -89,6 +99,20 @@ class TlsClient:
 
     def __exit__(self, *_: object) -> None:
         self.sock.close()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What could be resumed, after the handshake (TLS 1.2) or once something was read (TLS 1.3)."""
+        return self._tls.session
+
+    @property
+    def resumed(self) -> bool | None:
+        """Whether the handshake took a session up again."""
+        return self._tls.session_reused
+
+    def servers_certificate(self) -> str:
+        """Return the SHA-256 fingerprint of the certificate that the server showed."""
+        return hashlib.sha256(self._tls.getpeercert(binary_form=True) or b"").hexdigest()
 
     def handshake(self) -> Self:
         """Finish the handshake."""

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),  # on their own feet
     ("netlink", "tools", "source", "pcapng", "lab_words"),
     ("bpf", "lab_model", "shipped"),
-    ("stream", "expect_model", "route_checks"),
+    ("stream", "expect_model", "route_checks", "rotation_checks"),
     ("capture",),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
-    ("proxy", "mariadb", "mtls"),
+    ("proxy", "mariadb", "mtls", "sds"),
     ("engines",),
     ("nodes",),
     ("passport", "bigip"),

@@ -19,11 +19,11 @@ def rendered() -> Rendered:
 
 
 def test_keys_are_for_their_owner_only(rendered: Rendered) -> None:
-    """Every private key is written with mode 0600."""
-    modes = {file.path: file.mode for runtime in rendered.runtimes.values() for file in runtime.files}
-    assert {path: mode for path, mode in modes.items() if "key" in path} == {
+    """Every file with a private key is written with mode 0600."""
+    files = [file for runtime in rendered.runtimes.values() for file in runtime.files]
+    assert {file.path: file.mode for file in files if "key of" in file.content} == {
         "certs/key.pem": 0o600,
-        "exit.key": 0o600,
+        "exit.pem": 0o600,
         "site.key": 0o600,
     }
 
@@ -40,7 +40,7 @@ def test_egress_proxy_config(rendered: Rendered) -> None:
             "name": "exit",
             "listen": "10.4.0.201:3128",
             "certificate": f"{folder}/exit.pem",
-            "key": f"{folder}/exit.key",
+            "key": f"{folder}/exit.pem",
             "trust": f"{folder}/trust.pem",
             "client_certificate": "require",
             "policy": "red-only",
@@ -48,7 +48,7 @@ def test_egress_proxy_config(rendered: Rendered) -> None:
             "bind": str(bindings.inside["bigip", "red"]),
         }
     ]
-    assert rendered.files("bigip")["exit.pem"] == "chain of bigip/exit"
+    assert rendered.files("bigip")["exit.pem"] == "chain of bigip/exitkey of bigip/exit"
 
 
 def test_egress_proxy_holds_its_addresses(rendered: Rendered) -> None:

@@ -142,6 +142,10 @@ class FakeLab:
             for kind in node.kinds
         ]
 
+    def issued(self) -> Mapping[str, tuple[str, ...]]:
+        """Return nothing: certificates here are on paper."""
+        return {}
+
     def close(self) -> None:
         """End the connection, and an owned lab with it; one that stays is ended by `down`."""
         self._ended()

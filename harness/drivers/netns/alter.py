@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import netlink
+from harness import netlink, ready
 from harness.drivers.netns.build import Built, route_message
 from harness.drivers.netns.change import Change, Kept
-from harness.drivers.netns.readiness import Failed, until_ready
+from harness.drivers.netns.layout import Start
+from harness.drivers.netns.readiness import Failed, Running, until_ready
 
 if TYPE_CHECKING:
     from harness.drivers.netns.lab_process import Lab
 
 _END_SECONDS = 5.0
+_LONGEST_HANDSHAKE = 2.0
+"""Seconds; on a quiet machine a handshake takes 0.01."""
+_OPEN = ("01", "02", "03")
+"""ESTABLISHED, SYN_SENT, SYN_RECV (Linux, include/net/tcp_states.h)."""
 
 
 def alter(lab: Lab, change: Change) -> None:
@@ -47,6 +54,50 @@ def alter(lab: Lab, change: Change) -> None:
         _keep(lab, kept)
     started = [lab.start(start) for start in sorted(change.starts, key=lambda start: not start.first)]
     until_ready(started, lab.spaces, lab.recorder, lab.payload.start_seconds)
+    until_ready(_applying(lab, change.applying), lab.spaces, lab.recorder, lab.payload.start_seconds)
+    if change.lets_pass:
+        _let_pass(lab, {file.node for file in change.files if file.live})
+
+
+def _applying(lab: Lab, changed: Iterable[Start]) -> Iterator[Running]:
+    """Yield programs as ready only when their live files are in force; one that has ended applies nothing."""
+    for start in changed:
+        key = (start.space, start.name)
+        running = lab.programs.get(key)
+        if running is not None and running.child.code is None:
+            lab.programs[key] = replace(running, start=start)
+            wanted = replace(start, ready_by=start.applied_by, ready_value=start.applied_value)
+            yield replace(running, start=wanted)
+
+
+def _let_pass(lab: Lab, nodes: Collection[str]) -> None:
+    """Wait until connections that began with files that were replaced are over, or as old as any handshake gets.
+
+    One that has only begun may still show, and meet, what the next change takes away.
+    """
+    before = {node: _connections(lab, node) for node in nodes}
+    with suppress(ready.NotInTime):
+        ready.until(
+            "connections are over",
+            lambda: not any(before[node] & _connections(lab, node) for node in nodes),
+            seconds=_LONGEST_HANDSHAKE,
+            every=0.01,
+        )
+
+
+def _connections(lab: Lab, node: str) -> set[str]:
+    """Return the TCP connections of a node that are open or opening, both addresses of each (proc(5), net/tcp)."""
+    pids = [
+        running.child.pid
+        for (space, _), running in lab.programs.items()
+        if space == node and running.child.code is None
+    ]
+    if not pids:
+        return set()
+    with suppress(OSError):
+        rows = Path(f"/proc/{pids[0]}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        return {" ".join(fields[1:3]) for fields in map(str.split, rows) if fields[3] in _OPEN}
+    return set()
 
 
 def end_program(lab: Lab, key: tuple[str, str]) -> None:

@@ -21,7 +21,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Change:
-    """In the order of doing: stop programs, remove spaces, write files, make spaces, change the kept, start."""
+    """In the order of doing: stop programs, remove spaces, write files, make spaces, change the kept, start.
+
+    At last those in `applying` are waited for, whose live files changed, and where it `lets_pass`, connections that
+    began with the files before.
+    """
 
     stops: tuple[tuple[str, str], ...]
     gone: tuple[str, ...]
@@ -30,7 +34,9 @@ class Change:
     new: tuple[Space, ...]
     kept: tuple[Kept, ...]
     starts: tuple[Start, ...]
+    applying: tuple[Start, ...]
     payload: Payload
+    lets_pass: bool = False
 
     def words(self) -> Iterator[str]:
         """Yield a line for each thing that changes, for a person."""
@@ -67,7 +73,7 @@ def difference(old: Payload, new: Payload) -> Change:
     left = {
         key
         for key in running.keys() & wanted.keys()
-        if key[0] in same and key[0] not in touched and running[key] == wanted[key]
+        if key[0] in same and key[0] not in touched and _runs_on(running[key], wanted[key])
     }
     return Change(
         stops=tuple(key for key in running if key not in left),
@@ -77,8 +83,14 @@ def difference(old: Payload, new: Payload) -> Change:
         new=tuple(space for name, space in after.items() if name not in same),
         kept=tuple(_kept(before, after, same)),
         starts=tuple(start for key, start in wanted.items() if key not in left),
+        applying=tuple(wanted[key] for key in running if key in left and wanted[key] != running[key]),
         payload=new,
     )
+
+
+def _runs_on(old: Start, new: Start) -> bool:
+    """Tell whether a program may stay as it is; what its live files say is another matter."""
+    return replace(old, applied_by=new.applied_by, applied_value=new.applied_value) == new
 
 
 def _same(before: dict[str, Space], after: dict[str, Space]) -> set[str]:

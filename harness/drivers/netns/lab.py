@@ -7,9 +7,9 @@ import pickle
 import selectors
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -92,6 +92,18 @@ class NamespaceLab:
         state = self._state.changed(plan, pinned)
         return self._become(state, source or self.source)
 
+    def rotate(self, name: str, keep: Collection[str] = ()) -> None:
+        """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.
+
+        Returns when every program uses what is new. Raises LabError.
+        """
+        for state in self._state.rotations(name, keep):
+            self._become(state, self.source, let_pass=True)
+
+    def issued(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
+        return self._state.certificates.issued()
+
     def state(self) -> object:
         """Return a token for `restore`: all that the lab is now."""
         return self._state
@@ -102,13 +114,13 @@ class NamespaceLab:
             raise TypeError("this is no state of a lab")
         self._become(state, self.source)
 
-    def _become(self, state: State, source: tuple[str, str]) -> tuple[str, ...]:
+    def _become(self, state: State, source: tuple[str, str], *, let_pass: bool = False) -> tuple[str, ...]:
         change = difference(
             payload_of(self._state, self.name, self.source), payload_of(state, self.name, source)
         )
         memory = os.memfd_create("change")
         try:
-            os.write(memory, pickle.dumps(change))
+            os.write(memory, pickle.dumps(replace(change, lets_pass=let_pass)))
             self._client.call("change", fds=(memory,))
         finally:
             os.close(memory)

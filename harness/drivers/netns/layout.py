@@ -70,7 +70,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Start:
-    """A program to start in a space, and when it counts as ready (plan.Ready, in words)."""
+    """A program to start in a space; when it counts as ready, and its live files as applied (plan.Ready, in words)."""
 
     space: str
     name: str
@@ -80,6 +80,8 @@ class Start:
     capable: bool
     first: bool
     environment: tuple[tuple[str, str], ...]
+    applied_by: str = "nothing"
+    applied_value: str = ""
 
 
 @dataclass(frozen=True)

@@ -56,20 +56,24 @@ def until_ready(
 
 def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) -> bool:
     start = running.start
+    first, _, rest = start.ready_value.partition(" ")
     match start.ready_by:
         case "listens":
-            return _listens(running.child.pid, int(start.ready_value))
+            found = _listens(running.child.pid, int(start.ready_value))
         case "log":
-            return any(start.ready_value in line for line in _lines(running, recorder))
+            found = any(start.ready_value in line for line in _lines(running, recorder))
         case "admin":
-            return _admin_ready(start.ready_value)
+            found = b" 200 " in _admin(start.ready_value, "/ready")
+        case "secrets":
+            dumped = _admin(first, "/config_dump?resource=dynamic_active_secrets")
+            found = all(f'"{version}"'.encode() in dumped for version in rest.split(","))
         case "routes":
-            control, _, wanted = start.ready_value.partition(" ")
-            _wake_bird(control)
+            _wake_bird(first)
             known = {route.dst for route in spaces[start.space].route.routes() if route.gateway}
-            return set(wanted.split(",")) <= known
+            found = set(rest.split(",")) <= known
         case _:
-            return True
+            found = True
+    return found
 
 
 def _lines(running: Running, recorder: Recorder) -> list[str]:
@@ -109,12 +113,13 @@ def _wake_bird(path: str) -> None:
         link.recv(4096)
 
 
-def _admin_ready(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as link:
+def _admin(path: str, page: str) -> bytes:
+    """Return what Envoy's admin socket answers, head and all; nothing while it does not answer."""
+    answer = b""
+    with socket.socket(socket.AF_UNIX) as link, contextlib.suppress(OSError):
         link.settimeout(0.5)
-        try:
-            link.connect(path)
-            link.sendall(b"GET /ready HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
-            return b" 200 " in link.recv(256)
-        except OSError:
-            return False
+        link.connect(path)
+        link.sendall(f"GET {page} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
+        while data := link.recv(1 << 16):
+            answer += data
+    return answer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +18,9 @@ from harness.drivers.netns.layout import Payload, PlacedFile, Start
 from harness.drivers.netns.lower import lower
 from harness.drivers.netns.sandbox import PRIVATE
 from harness.errors import MissingCapability
-from harness.identity import Certificates, issue
-from harness.plan import Bindings, Plan, Runtime, render
+from harness.identity import Certificates, issue, reissued, successions
+from harness.plan import Bindings, Plan, Runtime, certificates_of, render
+from harness.rotation_checks import AUTHORITY
 
 START_SECONDS = 30.0
 PACKAGE = Path(harness.__file__).parent
@@ -40,6 +41,18 @@ class State:
         authority = plan.lab.mesh.ca
         issued = issue(plan.requests, authority.root, authority.intermediate, self.certificates)
         return State(plan, bindings, issued)
+
+    def rotations(self, name: str, keep: Collection[str] = ()) -> Iterator[State]:
+        """Yield the states, each to be in force before the next, in which certificates are replaced.
+
+        `name` is a node's, or `ca` for the mesh's authority and all that it issued, but for the pods in `keep`.
+        """
+        if name != AUTHORITY:
+            yield replace(self, certificates=reissued(self.certificates, certificates_of(self.plan, name)))
+            return
+        words = self.plan.lab.mesh.ca
+        for certificates in successions(self.certificates, words.root, words.intermediate, keep):
+            yield replace(self, certificates=certificates)
 
     def packed(self) -> bytes:
         """Return the state as bytes."""
@@ -86,6 +99,8 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
             program.capable,
             program.first,
             program.environment,
+            program.applied.by,
+            program.applied.value,
         )
         for node, runtime in runtimes.items()
         for program in runtime.programs
