@@ -30,12 +30,16 @@ GATEWAY = "istio-ingress/gateway"
 
 @dataclass(frozen=True)
 class Case:
-    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
+    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop.
+
+    `given` are steps that the scenario gets besides.
+    """
 
     edit: Callable[[dict[str, Any]], None]
     scenario: str
     at: str
     says: str
+    given: tuple[dict[str, str], ...] = ()
 
 
 def _foreign_gateway(lab: dict[str, Any]) -> None:
@@ -65,8 +69,8 @@ def _weights(first: int) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
-def _no_route_to_version_2(lab: dict[str, Any]) -> None:
-    lab["routes"]["webapp"]["to"] = [{"workload": "web/webapp", "version": "v1", "weight": 100}]
+def _as_shipped(_: dict[str, Any]) -> None:
+    """Change nothing: a step is the fault."""
 
 
 def _closed_edge(lab: dict[str, Any]) -> None:
@@ -87,9 +91,16 @@ CASES = {
     "pods-of-another-identity": Case(_foreign_pods, SERVED, GATEWAY, "CERTIFICATE_VERIFY_FAILED"),
     "plain-text-behind-the-gateway": Case(_plain_text, SERVED, f"{GATEWAY}.eth0", "encrypted"),
     "weights-swapped": Case(_weights(20), SPLIT, "web/webapp-v2", "20 % of"),
+    "nothing-for-version-2": Case(_weights(100), SPLIT, "web/webapp-v2", "seen: 0 flows"),
     "weights-even": Case(_weights(50), SPLIT, "web/webapp-v1", "80 % of"),
     "weights-swapped-before-the-change": Case(
         _weights(20), MOVED, "web/webapp-v1", "flows before the change"
+    ),
+    "a-version-that-is-down": Case(
+        _as_shipped, SPLIT, GATEWAY, "503 U", given=({"kill": "web/webapp-v2", "program": "app"},)
+    ),
+    "a-new-version-that-is-down": Case(
+        _as_shipped, MOVED, GATEWAY, "503 U", given=({"kill": "web/webapp-v2", "program": "sidecar"},)
     ),
     "a-closed-edge": Case(_closed_edge, SERVED, GATEWAY, "nothing; last seen at edge"),
     "an-open-edge": Case(
@@ -104,15 +115,18 @@ CASES = {
 }
 
 
-def written(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Files:
-    """Write the shipped lab with an edit, and all of its scenarios."""
+def written(folder: Path, case: Case) -> Files:
+    """Write the shipped lab with an edit, and all of its scenarios, one of them with steps."""
     data = copy.deepcopy(source.read(shipped.find_lab(CANARY)).data)
-    edit(data)
+    case.edit(data)
     lab = folder / "lab.yaml"
     lab.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     items: list[Item] = []
     for path in shipped.scenario_paths(CANARY):
         content = copy.deepcopy(source.read(path).data) | {"lab": "lab.yaml"}
+        for scenario in content["scenarios"]:
+            if scenario["name"] == case.scenario and case.given:
+                scenario["given"] = [*scenario.get("given", ()), *case.given]
         (folder / path.name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     for path in shipped.scenario_paths(CANARY):
         items += load_scenarios(folder / path.name)
@@ -123,7 +137,7 @@ def written(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Files:
 def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp_path: Path) -> None:
     """The scenario is broken, and a reason names the hop and what was seen there."""
     case = CASES[name]
-    files = written(tmp_path, case.edit)
+    files = written(tmp_path, case)
     with standing(files, own_name(f"canary-{name}")) as lab:
         item = next(item for item in files.items if item.scenario.name == case.scenario)
         verdict = lab.session().run(item).verdict
