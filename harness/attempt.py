@@ -16,6 +16,7 @@ from harness import lookup
 from harness.evidence import SIDECAR, Attempt, Evidence, Recorded
 from harness.passport import Passport, join, unaccounted
 from harness.programs.probe import Outcome, Probe
+from harness.read_routing import Since, await_routes, read_routing
 from harness.sightings import digest
 from harness.verdict import outcome_of
 
@@ -60,17 +61,25 @@ class _Span:
 
 
 def observe(
-    lab: RunningLab, items: Sequence[Item], earlier: Mark | None, during: Callable[[], None] | None = None
+    lab: RunningLab,
+    items: Sequence[Item],
+    earlier: Mark | None,
+    during: Callable[[], None] | None = None,
+    since: Since | None = None,
 ) -> tuple[list[tuple[Evidence, Passport]], Mark]:
     """Try one item, or several probes at once; the caller has the lab's window.
 
     An item with a load comes as often as it has flows; `during` is called when a third of the load's time is over.
+    `since` says what steps did before, and the mark at which they began.
     Returns evidence and passport of each, and the mark to give as `earlier` the next time.
     """
     earlier = earlier or lab.mark()
+    since = since or Since(lab.mark())
+    await_routes(lab, items, since)
     before = lab.counters()
     mark = lab.mark()
     span = _Span(lab, tuple(_send(lab, items, mark, during)), mark, earlier)
+    routing = read_routing(lab, items, since)
     deadline = time.monotonic() + QUIET_SECONDS
     while True:
         _settle(span, deadline)
@@ -85,7 +94,16 @@ def observe(
     issued = lab.issued()
     return [
         (
-            Evidence(lab.plan, lab.bindings, attempt, recorded, () if recorded.ended else ends, issued),
+            Evidence(
+                lab.plan,
+                lab.bindings,
+                attempt,
+                recorded,
+                () if recorded.ended else ends,
+                issued,
+                routing,
+                since.steps,
+            ),
             passport,
         )
         for attempt, passport, ends in zip(span.attempts, passports, unfinished, strict=True)

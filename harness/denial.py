@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 
-from harness.evidence import APP, Evidence, Finding, Sighting
+from harness.evidence import APP, UNREACHABLE, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.scenario import Denied
 from harness.sightings import inverse
@@ -47,7 +48,21 @@ def answer_of(hop: str, evidence: Evidence, passport: Passport) -> Answer:
 
 
 def decisions(hop: str, passport: Passport) -> tuple[Sighting, ...]:
-    """Return what the hop itself recorded as its decisions about the flow."""
+    """Return what the hop itself recorded as its decisions about the flow; a router's are its own ICMP errors."""
+    return (*_unreachables(hop, passport), *_recorded(hop, passport))
+
+
+def _unreachables(hop: str, passport: Passport) -> Iterator[Sighting]:
+    """Yield the errors that began at this hop: it sent them, and none of the kind came to it."""
+    errors = [s for s in passport.at(hop) if s.event == "icmp" and s.facts.get("icmp") in UNREACHABLE]
+    came = {s.facts["by"] for s in errors if s.facts.get("outgoing") == "false"}
+    for error in errors:
+        if error.facts["by"] not in came:
+            words = {"verdict": "reject", "by": UNREACHABLE[error.facts["icmp"]]}
+            yield replace(error, event="reject", facts={**error.facts, **words})
+
+
+def _recorded(hop: str, passport: Passport) -> tuple[Sighting, ...]:
     return tuple(
         sighting
         for sighting in passport.at(hop)

@@ -11,12 +11,16 @@ from harness.capture import Packet
 from harness.plan import Bindings, Plan
 from harness.programs.fivetuple import TCP, FiveTuple
 from harness.programs.probe import Outcome
+from harness.routing import Routing, Steps
 from harness.scenario import Item
 
 Witness = Literal["log", "conntrack", "nflog", "tap"]
 State = Literal["held", "broken", "unknown"]
 OPENINGS = ("opening", "new", "allow", "drop", "accept")
 """What witnesses say of a connection that begins: taps, conntrack, a firewall's log, a server's log."""
+
+UNREACHABLE = {"3/0": "no-route", "3/1": "no-neighbour"}
+"""Why a router could not forward, by type and code of the ICMP error that it sends (RFC 1812 section 5.2.7)."""
 
 SIDECAR = "sidecar"
 """As a hop: the Envoy beside the pod that the flow leaves from; `NAMESPACE/POD sidecar` is another pod's."""
@@ -189,6 +193,9 @@ class Evidence:
     """(hop, what it did not say in time), as `log of the end of connection 3`."""
     issued: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Who holds certificates: their fingerprints (SHA-256) in order of issue, the last of which is in use."""
+    routing: Mapping[str, Routing] = field(default_factory=dict)
+    """The tables of the nodes whose routes the scenario speaks of, just after the flow."""
+    steps: Steps = field(default_factory=Steps)
 
     def gap(self, hop: str) -> str | None:
         """Say why what is not recorded at a hop may have been there all the same; None if nothing is missing."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from harness.lab_model import Entry
-from harness.lab_words import Form, Line, Lines, SpiffeId, listed, shown
+from harness.lab_words import Duration, Flag, Form, Line, Lines, SpiffeId, listed, shown
 
 OUTCOMES = ("allowed", "rejected", "dropped")
 
@@ -112,6 +112,28 @@ class Split(Entry):
     confidence: Annotated[float, Field(ge=0.9, le=0.999999)] = 0.999
 
 
+Asn = Annotated[int, Field(ge=1, le=4294967294, strict=True)]
+
+
+class RouteTo(Entry):
+    """What a node's route to somewhere is like: by the kernel's own table, and BIRD's where BGP brought it.
+
+    `to` is `pods/NODE` (the blocks of a cluster node), `former-pods/NODE` (those that it had before the steps and has
+    no more), a pod, or a network. `via` is the next hop that the kernel has, `next_hop` BGP's attribute. `within` and
+    `after` bound the time from the beginning of the last step to the change that made it so.
+    """
+
+    at: Line
+    to: Line
+    via: Line | None = None
+    next_hop: Line | None = None
+    protocol: Literal["bgp", "static", "boot", "kernel"] | None = None
+    as_path: tuple[Asn, ...] | None = None
+    absent: Flag = False
+    within: Duration | None = None
+    after: Duration | None = None
+
+
 class Outcome(Entry):
     """What may stand under each of the three outcomes."""
 
@@ -121,6 +143,7 @@ class Outcome(Entry):
     source: Source | None = None
     mtls_mode: MtlsMode | None = None
     packets: tuple[Packets, ...] = ()
+    routes: tuple[RouteTo, ...] = ()
 
 
 class Allowed(Outcome):

@@ -13,6 +13,7 @@ from harness.lab_model import (
     Attachment,
     Attachments,
     Authority,
+    Bfd,
     Bgp,
     Certificate,
     Cluster,
@@ -27,6 +28,7 @@ from harness.lab_model import (
     Namespace,
     Network,
     Outside,
+    Peer,
     Pool,
     Route,
     Service,
@@ -62,6 +64,7 @@ __all__ = [
     "Attachment",
     "Attachments",
     "Authority",
+    "Bfd",
     "Bgp",
     "Certificate",
     "Cidr",
@@ -83,6 +86,7 @@ __all__ = [
     "Namespace",
     "Network",
     "Outside",
+    "Peer",
     "Pod",
     "Pool",
     "Port",
@@ -95,6 +99,7 @@ __all__ = [
     "load_lab",
     "outside_kinds",
     "parse_lab",
+    "pod_host",
     "pods",
     "services",
 ]
@@ -138,6 +143,12 @@ def services(lab: Lab) -> dict[str, Service]:
                 automatic = Service(namespace=namespace, port=spec.port, selector=workload)
                 found.setdefault(f"{namespace}/{workload}", automatic)
     return found
+
+
+def pod_host(pod: str) -> str:
+    """Return the name by which nodes outside know a pod (`namespace/name`)."""
+    namespace, _, name = pod.partition("/")
+    return f"{name}.{namespace}.pod"
 
 
 def load_lab(path: Path) -> Lab:

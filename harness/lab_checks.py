@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from harness import lookup, rotation_checks, route_checks
+from harness import bgp_checks, lookup, rotation_checks, route_checks
 from harness.lookup import nearest
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def check(lab: Lab) -> Found:
     yield from _mtls(lab)
     yield from route_checks.check(lab)
     yield from rotation_checks.check(lab)
+    yield from bgp_checks.check(lab)
     for name, spec in lab.outside.items():
         plug_check = getattr(lookup.find("nodes", spec.kind), "check", None)
         for place, message in plug_check(name, spec, lab) if plug_check else ():

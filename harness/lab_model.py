@@ -96,11 +96,36 @@ class Pool(Entry):
     nat_outgoing: Flag = True
 
 
+Asn = Annotated[int, Field(ge=1, le=4294967294, strict=True)]
+"""The number of an autonomous system (RFC 6793, less the two that RFC 7300 and RFC 7607 reserve)."""
+
+
+class Bfd(Entry):
+    """Bidirectional forwarding detection (RFC 5880): a session is down when so many packets in a row are missing."""
+
+    interval: Duration = "100ms"
+    multiplier: Annotated[int, Field(ge=1, le=255, strict=True)] = 3
+
+
+class Peer(Entry):
+    """An outside node as BGP peer of every cluster node, as Calico's BGPPeer without a selector.
+
+    `graceful_restart` is RFC 4724's restart time, `0s` for none; `hold_time` RFC 4271's.
+    """
+
+    node: Name
+    asn: Asn | None = None
+    graceful_restart: Duration = "120s"
+    hold_time: Duration = "240s"
+    bfd: Bfd | None = None
+
+
 class Bgp(Entry):
     """BGP among the cluster's nodes (BIRD 2, as Calico runs it); `mesh` is the full node-to-node mesh."""
 
-    asn: Annotated[int, Field(ge=1, le=4294967294, strict=True)] = 64512
+    asn: Asn = 64512
     mesh: Flag = True
+    peers: dict[Name, Peer] = {}
 
 
 class Cluster(Entry):

@@ -14,7 +14,7 @@ from typing import Literal
 
 from harness import lookup
 from harness.identity import Certificates, Request
-from harness.lab import Lab, Outside, Pod, Service, Workload, pods, services
+from harness.lab import Lab, Outside, Pod, Service, Workload, pod_host, pods, services
 from harness.route_checks import GATEWAYS
 
 Placement = Literal["pod", "cluster-node", "outside"]
@@ -266,6 +266,18 @@ def entrances(plan: Plan, bindings: Bindings) -> dict[str, IPv4Address]:
         for route in plan.lab.routes.values()
         for host in route.hosts
     }
+
+
+def pod_names(plan: Plan, bindings: Bindings) -> dict[str, IPv4Address]:
+    """Return the names by which nodes outside know pods, where BGP brings their addresses there.
+
+    `POD.NAMESPACE.pod`: Kubernetes has `pod` in names of pods too, with the address in place of the name
+    (Kubernetes DNS-Based Service Discovery, 1.2, section 2.4).
+    """
+    cluster = plan.lab.cluster
+    if cluster is None or cluster.bgp is None or not cluster.bgp.peers:
+        return {}
+    return {pod_host(node.name): bindings.pods[node.name] for node in plan.pods if node.pod is not None}
 
 
 def counter_name(prefix: str, name: str) -> str:

@@ -13,6 +13,7 @@ from harness.evidence import Attempt, Evidence, Finding, State
 from harness.lab_words import seconds_of
 from harness.load import Changed, judge_load
 from harness.passport import Passport
+from harness.read_routing import Since
 from harness.running import ChangeableLab, Mark, RunningLab
 from harness.scenario import Item
 from harness.steps import given
@@ -55,6 +56,7 @@ class Session:
         self._earlier: Mark | None = None
         self._results: dict[str, Result] = {}
         self._proven: dict[str, Result] = {}
+        self._since: Since | None = None
         self._told = told
         self._selected = tuple(selected)
 
@@ -115,7 +117,7 @@ class Session:
                 if not isinstance(lab, ChangeableLab):
                     return _cannot_change(item)
                 steps = partial(_change, lab, item, undo, changed)
-            observed, self._earlier = observe(lab, [item] * flows, self._earlier, steps)
+            observed, self._earlier = observe(lab, [item] * flows, self._earlier, steps, self._since)
             found = judge_load(item, observed, changed[0] if changed else None)
         if changed:
             self._proven.clear()
@@ -157,7 +159,9 @@ class Session:
             failed = self._failed(item, before)
             try:
                 if failed is None:
-                    with given(lab, item.scenario.given):
+                    mark = lab.mark()
+                    with given(lab, item.scenario.given) as done:
+                        self._since = Since(mark, done)
                         self._proven.clear()
                         self._earlier = None
                         after = [control for control in item.controls if control.source not in deleted]
@@ -167,7 +171,7 @@ class Session:
                 return Result(item, conclude([failed]), None, None, 0.0)
             finally:
                 self._proven.clear()
-                self._earlier = None
+                self._earlier = self._since = None
 
     def _failed_control(self, item: Item) -> Finding | None:
         """Run the controls first: a denial proves nothing where the allowed flow does not pass either."""
@@ -189,7 +193,7 @@ class Session:
     def _attempt(self, items: Sequence[Item]) -> list[tuple[Evidence, Passport, Verdict]]:
         """Try one item, or several probes at once, with the lab to ourselves; judge each by the same recordings."""
         with self._lab.window(WINDOW_SECONDS):
-            observed, self._earlier = observe(self._lab, items, self._earlier)
+            observed, self._earlier = observe(self._lab, items, self._earlier, since=self._since)
         return [(evidence, passport, judge(evidence, passport)) for evidence, passport in observed]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, Protocol, runtime_checkable
 
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan
 from harness.programs.probe import Outcome, Probe
+from harness.routing import Routing
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Raw:
     lost: Mapping[str, str]
     ended: Mapping[str, int]
     interfaces: Mapping[str, Mapping[int, str]]
+    routes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 class RunningLab(Protocol):
@@ -75,6 +77,9 @@ class RunningLab(Protocol):
 
     def issued(self) -> Mapping[str, tuple[str, ...]]:
         """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
+
+    def routing(self, node: str, control: str = "") -> Routing:
+        """Return a node's routes as its kernel has them, and as the BIRD has them whose control socket is named."""
 
     def programs(self) -> Sequence[Mapping[str, Any]]:
         """Return the lab's programs with their process ids and, when they ended, exit statuses."""

@@ -17,6 +17,7 @@ from harness.expect_model import (
     MtlsMode,
     Outcome,
     Packets,
+    RouteTo,
     Source,
     Split,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "MtlsMode",
     "Outcome",
     "Packets",
+    "RouteTo",
     "Scenario",
     "ScenarioFile",
     "Source",

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from harness import rotation_checks
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
+from harness.routing_checks import check_routes
 from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
 from harness.split_checks import check_split
 from harness.step_checks import check_steps
@@ -43,12 +44,12 @@ def check(
         if outcome is not None:
             for place, message in _denied(outcome, scenario, words):
                 yield ("expect", word, *place), message
-            yield from _outcome(word, outcome, words, check_field)
+            yield from _outcome(word, scenario, words, check_field)
             yield from _control_of_denial(scenario, word, outcome, words, others)
     if expect.allowed is not None:
         for place, message in _allowed(expect.allowed, scenario, words):
             yield ("expect", "allowed", *place), message
-        yield from _outcome("allowed", expect.allowed, words, check_field)
+        yield from _outcome("allowed", scenario, words, check_field)
     yield from _control(scenario, others)
     yield from _table(scenario, others)
 
@@ -92,7 +93,7 @@ def _targets(scenario: Scenario, words: Words) -> Found:
     if namespaces != [OUTSIDE]:
         known += (".".join(reversed(name.split("/"))) for name in words.services)
     if OUTSIDE in namespaces:
-        known += words.entrances
+        known += (*words.entrances, *words.pod_hosts)
     for place, written in _written(scenario):
         host = (
             urlsplit(written).hostname or ""
@@ -182,20 +183,29 @@ def _denied(outcome: Denied, scenario: Scenario, words: Words) -> Found:
         yield (), message
 
 
-def _outcome(word: str, outcome: Outcome, words: Words, check_field: Callable[[str], None] | None) -> Found:
+def _outcome(word: str, scenario: Scenario, words: Words, check_field: Callable[[str], None] | None) -> Found:
     place = ("expect", word)
+    outcome: Outcome = getattr(scenario.expect, word)
     for below, wrong in _certificates(outcome, words):
         yield (*place, *below), wrong
+    for index, entry in enumerate(outcome.routes):
+        for below, message in check_routes(entry, scenario, words):
+            yield (*place, "routes", index, *below), message
+    for below, message in _seen(outcome, words, check_field):
+        yield (*place, *below), message
+
+
+def _seen(outcome: Outcome, words: Words, check_field: Callable[[str], None] | None) -> Found:
     source = outcome.source
     if source is not None:
         if source.at is not None and (message := words.unknown_hop(source.at)):
-            yield (*place, "source", "at"), message
+            yield ("source", "at"), message
         if source.is_ not in words.origins:
             known = nearest(source.is_, list(words.origins))
-            yield (*place, "source", "is"), f"unknown source {source.is_!r}; {known}"
+            yield ("source", "is"), f"unknown source {source.is_!r}; {known}"
     for index, packets in enumerate(outcome.packets):
         for below, message in _packets(packets, words, check_field):
-            yield (*place, "packets", index, *below), message
+            yield ("packets", index, *below), message
 
 
 def _certificates(outcome: Outcome, words: Words) -> Found:

@@ -17,7 +17,7 @@ from harness.lab_model import ClientTls, Entry, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
-STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights", "mtls", "rotate")
+STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights", "mtls", "rotate", "route")
 _PROGRAM_STEPS = ("kill", "stop", "restart")
 _BELONGS = {
     "address_of": ("create",),
@@ -28,6 +28,8 @@ _BELONGS = {
     "accepts": ("mtls",),
     "sends": ("mtls",),
     "keep": ("rotate",),
+    "toward": ("route",),
+    "via": ("route",),
 }
 _NO_LABELS = (
     "and",
@@ -133,6 +135,7 @@ class Step(Entry):
     `mtls` gives a namespace or workload another policy: what its servers accept, what its clients send.
     `rotate` replaces the certificates of a pod or node, or with `ca` the mesh's authority and
     all that it issued, but for the pods in `keep`.
+    `route` names a node on which a route is written by hand: `toward` a node's pods or a network, `via` a node.
     """
 
     delete: Line | None = None
@@ -152,6 +155,9 @@ class Step(Entry):
     sends: ClientTls | None = None
     rotate: Line | None = None
     keep: Lines | None = None
+    route: Line | None = None
+    toward: Line | None = None
+    via: Line | None = None
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:

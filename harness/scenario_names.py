@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from harness import lookup
-from harness.lab import SERVING, pods, services
+from harness.lab import SERVING, pod_host, pods, services
 from harness.lab_checks import snat_pools
 from harness.lookup import nearest
 
@@ -41,6 +41,12 @@ class Words:
         """The hosts that the lab's routes are for."""
         return tuple(host for route in self.lab.routes.values() for host in route.hosts)
 
+    @property
+    def pod_hosts(self) -> tuple[str, ...]:
+        """The names by which nodes outside know pods: where BGP brings their addresses there."""
+        bgp = self.lab.cluster.bgp if self.lab.cluster else None
+        return tuple(pod_host(pod) for pod in self.pods) if bgp and bgp.peers else ()
+
     def rules(self, hop: str) -> tuple[str, ...]:
         """Return what may stand under `by` for a hop."""
         if hop == SIDECAR:
@@ -63,7 +69,7 @@ class Words:
         `namespace` is that of a pod, or `OUTSIDE`.
         """
         if namespace == OUTSIDE:
-            return host in self.lab.outside or host in self.entrances
+            return host in self.lab.outside or host in (*self.entrances, *self.pod_hosts)
         service, _, rest = host.removesuffix(f".svc.{CLUSTER_DOMAIN}").removesuffix(".svc").partition(".")
         return host in self.lab.outside or f"{rest or namespace}/{service}" in self.services
 
@@ -93,7 +99,7 @@ def words_of(lab: Lab) -> Words:
     taps += [f"{name}.lo" for name in servers]
     nodes = tuple(lab.cluster.nodes) if lab.cluster is not None else ()
     origins = ("node", "pod", *(f"snat/{pool}" for pool in snat_pools(lab)), *outside, *nodes)
-    hops = (SIDECAR, "node", *outside, *_within(lab), *every, *_containers(servers))
+    hops = (SIDECAR, "node", *nodes, *outside, *_within(lab), *every, *_containers(servers))
     clients = tuple(
         name for name, spec in lab.outside.items() if getattr(lookup.find("nodes", spec.kind), "SENDS", False)
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.lab_checks import unknown_tenant
 from harness.lookup import nearest
 from harness.rotation_checks import check_rotation
+from harness.routing_checks import check_written
 from harness.split_checks import check_weights
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def _check_policy(step: Step, lab: Lab) -> Found:
         yield ("mtls",), "the lab has no mesh that could have a policy"
 
 
-_OF_THE_LAB = {"weights": check_weights, "mtls": _check_policy}
-"""Steps that change what the lab file says, each with what checks it."""
+_OF_THE_LAB = {"weights": check_weights, "mtls": _check_policy, "route": check_written}
+"""Steps that name parts of the lab file, each with what checks it."""
 
 
 def _load(scenario: Scenario) -> Found:

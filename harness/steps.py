@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address
 
-from harness import lookup, ready
+from harness import bird, lookup, ready
 from harness.errors import InputError, LabError
 from harness.lab import Lab, Workload, pods
 from harness.plan import make_plan
 from harness.route_checks import GATEWAY, name_of
+from harness.routing import Steps
 from harness.running import ChangeableLab
 from harness.scenario import Step
 
 _ROUTES_SECONDS = 5.0
+_CONVERGENCE_SECONDS = 30.0
+"""A node that was cut off tries its peers again after 5 s at the soonest, as Calico sets BIRD's timers."""
 
 
 @contextmanager
-def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[None]:
-    """Do the steps, and undo them at the end; the caller has the lab's window.
+def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[Steps]:
+    """Do the steps, and undo them at the end; the caller has the lab's window. Yields when each began.
 
     Raises LabError when the lab cannot be changed, InputError for a program that the node does not run.
     """
     before = lab.state()
     addresses = dict(lab.bindings.pods)
+    began: list[int] = []
+    blocks = dict(lab.bindings.blocks)
     with ExitStack() as undo:
-        undo.callback(await_routes, lab)  # undone last: when the lab is what it was
+        # undone last: when the lab is what it was
+        undo.callback(await_routes, lab)
+        undo.callback(await_convergence, lab)
         undo.callback(lab.restore, before)
         for step in steps:
+            began.append(time.time_ns())
             _do(lab, step, addresses, undo)
-        yield
+            for node, found in lab.bindings.blocks.items():
+                blocks[node] = tuple(dict.fromkeys((*blocks.get(node, ()), *found)))
+        yield Steps(tuple(began), blocks)
 
 
 def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo: ExitStack) -> None:
@@ -39,6 +50,8 @@ def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo:
     match word:
         case "delete" | "create" | "weights" | "mtls":
             _change(lab, step, addresses)
+        case "route":
+            _write_route(lab, step, undo)
         case "break":
             lab.set_link(name, up=False)
             undo.callback(lab.set_link, name, up=True)
@@ -78,6 +91,25 @@ def _change(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address]) -
         await_routes(lab)
 
 
+def _write_route(lab: ChangeableLab, step: Step, undo: ExitStack) -> None:
+    """Write routes by hand, as an administrator does; who writes them again is told by the kernel that they exist."""
+    kind, _, node = (step.toward or "").partition("/")
+    networks = (
+        lab.bindings.blocks[node] if kind == "pods" else (lab.plan.lab.networks[step.toward or ""].cidr,)
+    )
+    gateway = lab.bindings.address(lab.plan.node(step.via or ""))
+    for network in networks:
+        words = (str(network), "via", str(gateway))
+        _ip_route(lab, step.route or "", "add", *words)
+        undo.callback(_ip_route, lab, step.route or "", "del", *words)
+
+
+def _ip_route(lab: ChangeableLab, node: str, *words: str) -> None:
+    done = lab.run(node, ["ip", "route", *words], seconds=_ROUTES_SECONDS, capable=True)
+    if done.code != 0:
+        raise LabError(f"{node}: ip route {' '.join(words)}: {done.stderr.strip()}")
+
+
 def weighted(lab: Lab, route: str, weights: Mapping[str, int]) -> Lab:
     """Return the lab with other weights of a route, in percent by the names of its destinations."""
     found = lab.routes[route]
@@ -111,6 +143,26 @@ def await_routes(lab: ChangeableLab) -> None:
 
         try:
             ready.until(f"{node.name} has the new routes", has_them, seconds=_ROUTES_SECONDS)
+        except ready.NotInTime as error:
+            raise LabError(str(error)) from None
+
+
+def await_convergence(lab: ChangeableLab) -> None:
+    """Return when the kernel of every BGP speaker has a route to every block; raises LabError when not in time.
+
+    Each BIRD is asked as well, which wakes it (plan.Ready).
+    """
+    blocks = {block for found in lab.bindings.blocks.values() for block in found}
+    for node in lab.plan.nodes:
+        if not bird.runs_on(node, lab.plan):
+            continue
+
+        def knows_them(name: str = node.name) -> bool:
+            table = lab.routing(name, bird.control(name, lab.bindings)).kernel
+            return blocks <= {route.destination for route in table}
+
+        try:
+            ready.until(f"{node.name} has every route", knows_them, seconds=_CONVERGENCE_SECONDS)
         except ready.NotInTime as error:
             raise LabError(str(error)) from None
 

@@ -14,7 +14,17 @@ from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
 from harness.scenario import Allowed, Denied, Expect, Outcome
 
-_FIELDS = ("client", "identity", "certificate", "source", "mtls_mode", "packets", "unseen_by", "split")
+_FIELDS = (
+    "client",
+    "identity",
+    "certificate",
+    "source",
+    "mtls_mode",
+    "packets",
+    "routes",
+    "unseen_by",
+    "split",
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness import lookup
 from harness.denial import denials, rule_of
@@ -10,6 +10,7 @@ from harness.evidence import SIDECAR, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.plan import Node
 from harness.scenario import Allowed
+from harness.sightings import tcp
 
 
 def judge(expected: Allowed, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
@@ -66,7 +67,8 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
                     "path", "broken", hop, "the flow passes here", f"nothing; last seen at {before}"
                 )
             return
-        if _keeps_log(hop, evidence) and not any(sighting.witness == "log" for sighting in seen):
+        logs = _keeps_log(hop, evidence) and not _is_passing(hop, seen, evidence)
+        if logs and not any(sighting.witness == "log" for sighting in seen):
             refused = any(sighting.event == "reset" and _is_sent(sighting) for sighting in seen)
             saw = "a RST in answer" if refused else "packets of it"
             yield Finding(
@@ -88,6 +90,25 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
         yield Finding(
             "path", "held", hop, "the flow passes here", ", ".join(sorted({s.witness for s in seen}))
         )
+
+
+def _is_passing(hop: str, seen: Sequence[Sighting], evidence: Evidence) -> bool:
+    """Say whether a node forwarded, or sent, what a probe addressed to another: its programs have no part in that.
+
+    Only where every packet is still as the probe sent it: what was redirected to a proxy is in its log.
+    """
+    outcome = evidence.attempt.outcome
+    sent = tcp(outcome.local, outcome.remote) if outcome else None
+    node = next((node for node in evidence.plan.nodes if node.name == hop), None)
+    if sent is None or node is None:
+        return False
+    own = {str(address) for address in evidence.bindings.all_addresses(node)}
+    return sent.dst not in own and {sighting.flow for sighting in seen} == {sent} and _routes(node)
+
+
+def _routes(node: Node) -> bool:
+    """Say whether it is a way for others, and no pod."""
+    return node.forwards and node.placement == "outside"
 
 
 def _is_sent(sighting: Sighting) -> bool:

@@ -2,71 +2,21 @@
 
 from __future__ import annotations
 
+from harness import bird
 from harness.identity import Certificates
-from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints
-from harness.plan import File as NodeFile
+from harness.plan import Bindings, Node, Plan, Runtime, endpoints
 from harness.route_checks import GATEWAY
 
 FORWARDS = True
 
-_BIRD = """\
-router id {router_id};
-log stderr {{ warning, error, fatal, bug }};
-protocol device {{ scan time 10; }}
-protocol direct {{ ipv4; interface "eth*"; }}
-protocol kernel {{
-  persist;
-  graceful restart;
-  ipv4 {{ import none; export where source = RTS_BGP || source = RTS_STATIC; }};
-}}
-protocol static blocks {{
-  ipv4;
-{blocks}
-}}
-template bgp peer {{
-  local {address} as {asn};
-  graceful restart;
-  graceful restart time 120;
-  connect delay time 1;
-  connect retry time 3;
-  error wait time 5,60;
-  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
-}}
-{peers}
-"""
-
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
-    """Return the node's rules and its BIRD; timers are those of Calico's own templates."""
-    cluster = plan.lab.cluster
-    if cluster is None:
+    """Return the node's rules, and its BIRD where the lab has BGP."""
+    if plan.lab.cluster is None:
         raise ValueError("a cluster node needs a cluster")
     rules = _service_rules(node, plan, bindings) + _nat_outgoing(plan)
     runtime = Runtime(rules=rules, sysctls=(("net.ipv4.ip_forward", "1"),))
-    if cluster.bgp is None or not cluster.bgp.mesh:
-        return runtime
-    others = [other for other in plan.cluster_nodes if other.name != node.name]
-    address = bindings.address(node)
-    config = _BIRD.format(
-        router_id=address,
-        address=address,
-        asn=cluster.bgp.asn,
-        blocks="\n".join(f"  route {block} blackhole;" for block in bindings.blocks[node.name]),
-        peers="\n".join(
-            f"protocol bgp mesh_{index} from peer {{ neighbor {bindings.address(other)} as {cluster.bgp.asn}; }}"
-            for index, other in enumerate(others)
-        ),
-    )
-    folder = bindings.folder(node.name)
-    learned = ",".join(str(block) for other in others for block in bindings.blocks[other.name])
-    bird = Program(
-        "bird",
-        ("bird", "-f", "-c", f"{folder}/bird.conf", "-s", f"{folder}/bird.ctl"),
-        Ready("routes", f"{folder}/bird.ctl {learned}") if learned else Ready(),
-        capable=True,
-        first=True,
-    )
-    return runtime.merged(Runtime(programs=(bird,), files=(NodeFile("bird.conf", config),)))
+    return runtime.merged(bird.of_node(node, plan, bindings))
 
 
 def _service_rules(node: Node, plan: Plan, bindings: Bindings) -> str:
@@ -118,7 +68,13 @@ def _nat_outgoing(plan: Plan) -> str:
     every = ", ".join(str(pool.cidr) for pool in cluster.pools.values())
     masked = ", ".join(str(pool.cidr) for pool in cluster.pools.values() if pool.nat_outgoing)
     if not masked:
-        return "table ip nat_outgoing { chain seen { type filter hook forward priority filter; ct state new; } }\n"
+        return """\
+table ip nat_outgoing {
+  chain seen { type filter hook forward priority filter;
+    ct state new
+  }
+}
+"""
     return f"""\
 table ip nat_outgoing {{
   counter masqueraded {{ }}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from harness import lookup
-from harness.evidence import Sighting
+from harness import bird, lookup
+from harness.evidence import UNREACHABLE, Sighting
 from harness.identity import Certificates, Request
 from harness.lab import Addresses, Entry, Form, Lab, Name, Outside, SpiffeId
 from harness.lookup import nearest
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FORWARDS = True
 """The proxy's node also routes between its networks, as a BIG-IP with a forwarding virtual server does."""
+SENDS = True
+"""Scenarios may say `from` of it: it is a machine from which one pings."""
 
 ROTATES = True
 """Its certificates can be replaced while it runs."""
@@ -131,7 +133,7 @@ class Spec(Outside):
 
 def deciders(spec: Spec) -> tuple[str, ...]:
     """Return the names that a scenario may give as `by` for this node."""
-    return (*spec.policies, CLIENT_CERTIFICATE)
+    return (*spec.policies, CLIENT_CERTIFICATE, *UNREACHABLE.values())
 
 
 def listeners(node: Node, bindings: Bindings) -> tuple[str, ...]:  # noqa: ARG001 - every kind's form
@@ -236,7 +238,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         addresses=(*(address for _, address in claims(spec)), *inside),
     )
     found: Runtime = _engine(node).render(_proxy(node, plan, bindings, certificates))
-    return found.merged(addressed)
+    return found.merged(addressed).merged(bird.of_peer(node, plan, bindings))
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
@@ -248,6 +250,8 @@ def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iter
 def instead(node: Node, by: str) -> tuple[str, tuple[Instead, ...]]:
     """Return the engine's name, and how a client that `by` denies differs from what scenarios say of it."""
     differences: Differences = _engine(node).DIFFERENCES
+    if by in UNREACHABLE.values():  # its kernel says so, whichever engine runs
+        return _spec(node).engine, ()
     kind = by if by == CLIENT_CERTIFICATE else "policy"
     return _spec(node).engine, tuple(entry for entry in differences.instead if entry.by == kind)
 

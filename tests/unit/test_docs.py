@@ -14,7 +14,17 @@ import harness
 from harness import expect_model, lab_model, scenario_model, schema, source
 from harness.lab import parse_lab
 from harness.lab_model import Entry
-from harness.nodes import client, database, echo, egress_proxy, firewall, forward_proxy, mesh_host, website
+from harness.nodes import (
+    client,
+    database,
+    echo,
+    egress_proxy,
+    firewall,
+    forward_proxy,
+    mesh_host,
+    router,
+    website,
+)
 from harness.scenario import load_scenarios
 
 ROOT = Path(harness.__file__).resolve().parent.parent
@@ -27,6 +37,8 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "cluster.nodes.NAME and outside.NAME.on.NETWORK": lab_model.Attachment,
     "cluster.pools.NAME": lab_model.Pool,
     "cluster.bgp": lab_model.Bgp,
+    "cluster.bgp.peers.NAME": lab_model.Peer,
+    "cluster.bgp.peers.NAME.bfd": lab_model.Bfd,
     "mesh": lab_model.Mesh,
     "mesh.ca": lab_model.Authority,
     "mesh.certificates": lab_model.Certificates,
@@ -50,6 +62,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "website": website.Spec,
     "echo": echo.Spec,
     "mesh-host": mesh_host.Spec,
+    "router": router.Spec,
     "client": client.Spec,
     "database": database.Spec,
 }
@@ -71,6 +84,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "source": expect_model.Source,
     "mtls_mode": expect_model.MtlsMode,
     "packets, each entry": expect_model.Packets,
+    "routes, each entry": expect_model.RouteTo,
 }
 SECTIONS = [
     pytest.param(page, heading, model, id=f"{page.stem}: {heading}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.drivers.fake.bind import bind
 from harness.errors import GoneError
+from harness.routing import Routing
 from harness.running import Mark, Raw
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ class FakeLab:
                     before = totals.setdefault(node, {}).get(name, (0, 0))
                     totals[node][name] = (before[0] + times * packets, before[1] + times * octets)
         return totals
+
+    def routing(self, node: str, control: str = "") -> Routing:  # noqa: ARG002 - as above
+        """Return empty tables: containers on paper route nothing."""
+        return Routing()
 
     def programs(self) -> Sequence[Mapping[str, Any]]:
         """Return the programs that the plan's nodes would run, as if all did."""

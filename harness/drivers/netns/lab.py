@@ -21,10 +21,14 @@ from harness.drivers.netns.state import State, first_state, payload_of
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan
+from harness.programs.bird_control import routes as bird_routes
 from harness.programs.probe import Outcome, Probe
+from harness.routing import Routing
+from harness.routing import read as read_kernel
 from harness.running import Mark, Raw
 
 _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
+_KINDS = (*_EVERYTHING, "routes")
 
 
 def stand_up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> NamespaceLab:
@@ -230,7 +234,7 @@ class NamespaceLab:
     def collect(self, mark: Mark, kinds: Sequence[str] = _EVERYTHING) -> Raw:
         """Return what was recorded since a mark."""
         found = self._client.fetch("collect", mark=mark.ends, kinds=list(kinds))
-        recorded = {kind: found["recorded"].get(kind, {}) for kind in _EVERYTHING}
+        recorded = {kind: found["recorded"].get(kind, {}) for kind in _KINDS}
         return Raw(**recorded, lost=found["lost"], ended=found["ended"], interfaces=found["interfaces"])
 
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
@@ -250,6 +254,12 @@ class NamespaceLab:
         """Return each node's named nftables counters."""
         counters: Mapping[str, Mapping[str, Sequence[int]]] = self._client.call("counters")
         return counters
+
+    def routing(self, node: str, control: str = "") -> Routing:
+        """Return a node's routes as its kernel has them, and as the BIRD has them whose control socket is named."""
+        kernel, answer, silence = self._client.fetch("routing", node=node, control=control)
+        told = bird_routes(answer) if control and not silence else None
+        return Routing(read_kernel(kernel), told, silence)
 
     def network(self, node: str) -> Mapping[str, Any]:
         """Return a node's routes and interfaces as the kernel has them."""

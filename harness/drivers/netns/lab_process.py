@@ -23,7 +23,7 @@ from harness.drivers.netns.children import Children, Command, Worker
 from harness.drivers.netns.layout import Layout, Payload, PlacedFile, Start
 from harness.drivers.netns.readiness import Failed, Running, until_ready
 from harness.drivers.netns.recorder import NFLOG_GROUP, Recorder
-from harness.netlink import NetlinkError
+from harness.netlink import NetlinkError, Socket
 from harness.programs.conntrack import Events
 from harness.programs.nflog import Listener
 from harness.programs.nft import NftError
@@ -145,6 +145,10 @@ class Lab:
             tap = Tap(blocks=_POD_BLOCKS if built.space.pod else _NODE_BLOCKS)
             tap.start()
         self.recorder.watch(built.space.name, tap, Events(), Listener(NFLOG_GROUP))
+        if not built.space.pod:
+            routes = Socket()
+            routes.subscribe()
+            self.recorder.watch_routes(built.space.name, routes)
 
 
 def write_file(file: PlacedFile) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from harness import bird
 from harness.drivers.netns.layout import Layout, Neighbour, Nic, Route, Space
-from harness.plan import Bindings, Node, Plan, Runtime, entrances
+from harness.plan import Bindings, Node, Plan, Runtime, entrances, pod_names
 
 _GATEWAY = "169.254.1.1"
 """Every pod's next hop, as Calico has it: a link-local address that its node answers for."""
@@ -39,6 +40,7 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
                 taps[nic.peer_space, nic.peer_name] = f"{nic.peer_space}.{nic.peer_name}"
     outside = [node for node in plan.nodes if node.placement != "pod"]
     named = {node.name: bindings.address(node) for node in outside} | entrances(plan, bindings)
+    named |= pod_names(plan, bindings)
     hosts = "".join(f"{address} {name}\n" for name, address in named.items())
     return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
 
@@ -139,6 +141,7 @@ def _routes(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
             if other.name != node.name:
                 for block in bindings.blocks[other.name]:
                     yield Route(str(block), gateway=str(bindings.address(other)))
+    yield from _routes_to_pods(node, plan, bindings)
     attached = {network for network, _ in node.on}
     for target in plan.lab.networks:
         if target not in attached:
@@ -147,6 +150,26 @@ def _routes(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
                 router, network = hop
                 gateway = str(bindings.addresses[router.name, network])
                 yield Route(str(plan.lab.networks[target].cidr), gateway=gateway)
+
+
+def _routes_to_pods(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
+    """Yield what a node outside that speaks no BGP is told of pods: that a peer knows the way."""
+    cluster = plan.lab.cluster
+    if cluster is None or node.placement != "outside" or bird.runs_on(node, plan):
+        return
+    hop = _nearest_peer({network for network, _ in node.on}, plan)
+    if hop is not None:
+        for pool in cluster.pools.values():
+            yield Route(str(pool.cidr), gateway=str(bindings.addresses[hop]))
+
+
+def _nearest_peer(attached: set[str], plan: Plan) -> tuple[str, str] | None:
+    """Return the node, and its network, by which a node outside reaches pods: a peer beside it, or the way to one."""
+    peers = [node for node in plan.nodes if node.placement == "outside" and bird.runs_on(node, plan)]
+    beside = [(peer.name, name) for peer in peers for name, _ in peer.on if name in attached]
+    ways = [next_hop(plan, attached, name) for peer in peers for name, _ in peer.on]
+    further = [(router.name, network) for router, network in filter(None, ways)]
+    return next(iter(beside + further), None)
 
 
 def next_hop(plan: Plan, attached: set[str], target: str) -> tuple[Node, str] | None:

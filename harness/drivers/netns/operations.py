@@ -21,6 +21,7 @@ from harness.drivers.netns.build import hosts_of
 from harness.drivers.netns.change import Change
 from harness.drivers.netns.children import NOT_FOUND, Child, Command
 from harness.drivers.netns.readiness import Failed, until_ready
+from harness.programs import bird_control
 from harness.programs.nft import NftError
 from harness.programs.probe import Engine, Probe, Resolver
 from harness.programs.tap import send_nonce
@@ -58,6 +59,7 @@ class Operations:
             "probe": self._probe,
             "counters": self._counters,
             "network": self._network,
+            "routing": self._routing,
             "programs": self._programs,
             "kill_program": self._kill_program,
             "state": self._state,
@@ -232,6 +234,17 @@ class Operations:
     def _network(self, node: str) -> dict[str, Any]:
         built = self._lab.spaces[node]
         return {"routes": [vars_of(route) for route in built.route.routes()], "interfaces": built.indexes}
+
+    def _routing(self, node: str, control: str) -> tuple[None, list[int]]:
+        answer, silence = [], ""
+        try:
+            answer = bird_control.ask(control, "show route all") if control else []
+        except bird_control.BirdError as error:
+            silence = str(error)
+        memory = os.memfd_create("routing")
+        with os.fdopen(os.dup(memory), "wb") as file:
+            pickle.dump((self._lab.spaces[node].route.routes(), answer, silence), file)
+        return None, [memory]
 
     def _programs(self) -> list[dict[str, Any]]:
         return [

@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness import netlink
 from harness.drivers.netns import syscalls as sys_
+from harness.errors import LostEvidence
 from harness.programs.conntrack import Events
 from harness.programs.nflog import Listener
 from harness.programs.tap import Tap
@@ -29,6 +31,7 @@ _LOSSES = {
     "tap": "frames dropped by the tap's ring",
     "conntrack": "overflows of conntrack events",
     "nflog": "losses of NFLOG entries",
+    "routes": "overflows of changes of routes",
 }
 
 Mark = dict[str, dict[str, int]]
@@ -54,15 +57,17 @@ class _Series:
 
 
 class Recorder:
-    """Everything seen, by kind (`frames`, `conntrack`, `nflog`, `lines`) and by node or program."""
+    """Everything seen, by kind (`frames`, `conntrack`, `nflog`, `lines`, `routes`) and by node or program."""
 
     def __init__(self) -> None:
         self._series: dict[str, dict[str, _Series]] = {
-            kind: {} for kind in ("frames", "conntrack", "nflog", "lines")
+            kind: {} for kind in ("frames", "conntrack", "nflog", "lines", "routes")
         }
         self._taps: dict[str, Tap] = {}
         self._conntrack: dict[str, Events] = {}
         self._nflog: dict[str, Listener] = {}
+        self._routes: dict[str, netlink.Socket] = {}
+        self._routes_lost: dict[str, int] = {}
         self._handlers: dict[int, Callable[[], None]] = {}
         self._poll = select.epoll()
         self._failed: dict[int, str] = {}
@@ -82,9 +87,30 @@ class Recorder:
         self._register(conntrack.fileno(), lambda: self._keep(flows, conntrack.read()))
         self._register(nflog.fileno(), lambda: self._keep(entries, nflog.read()))
 
+    def watch_routes(self, node: str, routes: netlink.Socket) -> None:
+        """Record every change of a node's routes from now on, with the time at which it was read."""
+        self._routes[node] = routes
+        series = self._new("routes", node)
+
+        def handle() -> None:
+            try:
+                events = routes.read_events()
+            except LostEvidence:
+                self._routes_lost[node] = self._routes_lost.get(node, 0) + 1
+                return
+            now = time.time_ns()
+            self._keep(series, [(now, event) for event in events])
+
+        self._register(routes.fileno(), handle)
+
     def forget(self, node: str) -> None:
         """Stop recording a node; what was recorded stays."""
-        sources = [self._taps.pop(node, None), self._conntrack.pop(node), self._nflog.pop(node)]
+        sources: list[Tap | Events | Listener | netlink.Socket | None] = [
+            self._taps.pop(node, None),
+            self._conntrack.pop(node),
+            self._nflog.pop(node),
+            self._routes.pop(node, None),
+        ]
         for source in sources:
             if source is not None:
                 self._handlers.pop(source.fileno(), None)
@@ -169,6 +195,7 @@ class Recorder:
         with self._counting:
             found = {f"{node} tap": tap.statistics()[1] for node, tap in self._taps.items()}
         found |= {f"{node} conntrack": events.lost for node, events in self._conntrack.items()}
+        found |= {f"{node} routes": count for node, count in self._routes_lost.items()}
         return found | {f"{node} nflog": entries.lost for node, entries in self._nflog.items()}
 
     def blind(self, node: str) -> None:

@@ -1,0 +1,102 @@
+"""The fourth article's lab: every scenario holds, and what kernels and BIRDs there say by themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from small_lab import own_name
+
+from harness import bird, shipped
+from harness.drivers.netns.lab import NamespaceLab, stand_up
+from harness.lab import load_lab
+from harness.plan import make_plan
+from harness.run import Session
+from harness.scenario import Step, load_scenarios
+from harness.steps import given
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.live
+
+PLATFORM = "platform-bgp"
+SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[NamespaceLab]:
+    """Stand the lab up."""
+    path = shipped.find_lab(PLATFORM)
+    source = (str(path), path.read_text(encoding="utf-8"))
+    lab = stand_up(make_plan(load_lab(path)), own_name("platform-test"), source, owned=True)
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+def printed(lab: NamespaceLab, node: str, *argv: str) -> str:
+    """Return what a command prints on a node."""
+    done = lab.run(node, argv, seconds=SECONDS, capable=True)
+    assert done.code == 0, done.stderr
+    return done.stdout
+
+
+def test_every_scenario_of_the_platform_holds(platform: NamespaceLab) -> None:
+    """Each with its steps done and undone."""
+    items = [item for path in shipped.scenario_paths(PLATFORM) for item in load_scenarios(path)]
+    session = Session(platform, items)
+    results = [session.run(item) for item in items]
+    assert [f"{one.item.id}: {one.verdict}" for one in results if one.verdict.state != "held"] == []
+
+
+def test_the_host_of_the_nodes_has_the_articles_table(platform: NamespaceLab) -> None:
+    """One /26 for each node, as `ip route` prints them there."""
+    lines = re.findall(r"^(\S+/26) via (\S+) dev eth1", printed(platform, "sky", "ip", "route"), re.MULTILINE)
+    blocks = platform.bindings.blocks
+    nodes = {node.name: str(platform.bindings.address(node)) for node in platform.plan.cluster_nodes}
+    assert dict(lines) == {str(blocks[name][0]): address for name, address in nodes.items()}
+
+
+def test_sessions_are_established_as_the_lab_file_says(platform: NamespaceLab) -> None:
+    """Restart time and hold time are those of the session, as BIRD prints them; BFD runs for the edge only."""
+    control = bird.control("agent-0", platform.bindings)
+    shown = printed(platform, "agent-0", "birdc", "-s", control, "show protocols all peer_bigip")
+    assert "Established" in shown
+    assert "Restart time: 120" in shown
+    assert re.search(r"Hold timer: +[\d.]+/3\n", shown)
+    edge = printed(platform, "agent-0", "birdc", "-s", control, "show protocols all peer_edge")
+    assert re.search(r"Hold timer: +[\d.]+/240\n", edge)
+    sessions = printed(platform, "agent-0", "birdc", "-s", control, "show bfd sessions")
+    edges = str(platform.bindings.addresses["edge", "nodes"])
+    assert re.findall(r"^(\d\S+) +\S+ +Up", sessions, re.MULTILINE) == [edges]
+
+
+def test_a_route_written_by_hand_goes_with_its_step(platform: NamespaceLab) -> None:
+    """It stands beside BIRD's and wins over it; afterwards the table is what it was."""
+    before = printed(platform, "sky", "ip", "route")
+    step = Step.model_validate({"route": "sky", "toward": "pods/agent-1", "via": "agent-0"})
+    block = platform.bindings.blocks["agent-1"][0]
+    with given(platform, [step]) as done:
+        written = printed(platform, "sky", "ip", "route", "show", str(block))
+        assert re.sub(r"\s+", " ", written).startswith(
+            f"{block} via 172.19.0.3 dev eth1 {block} via 172.19.0.4"
+        )
+        assert len(done.began) == 1
+    assert printed(platform, "sky", "ip", "route") == before
+
+
+def test_changes_of_routes_are_recorded_with_their_time(platform: NamespaceLab) -> None:
+    """A route that comes and goes is told twice, between the marks."""
+    mark = platform.mark()
+    printed(platform, "sky", "ip", "route", "add", "10.99.0.0/24", "via", "172.19.0.3")
+    printed(platform, "sky", "ip", "route", "del", "10.99.0.0/24")
+    platform.wait_for("routes", mark, SECONDS)
+    events = [
+        (event.added, mark.time <= time <= platform.mark().time)
+        for time, event in platform.collect(mark, ("routes",)).routes["sky"]
+        if event.route.dst == "10.99.0.0/24"
+    ]
+    assert events == [(True, True), (False, True)]
