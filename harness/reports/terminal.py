@@ -97,7 +97,8 @@ class Terminal:
         table.add_column("evidence", ratio=2, overflow="fold")
         for group in _by_scenario(summary.results):
             state = _worst(group)
-            row = (str(len(group)), group[0].item.scenario.name, _expected(group[0]), _evidence(group, state))
+            flows = sum(sum(result.load.values()) if result.load else 1 for result in group)
+            row = (str(flows), group[0].item.scenario.name, _expected(group[0]), _evidence(group, state))
             table.add_row(Text(f"{_MARKS[state]} {state}", _STYLES[state]), *map(Text, row))
         if summary.results:
             title = f"{summary.lab}: {summary.title}" if summary.title else summary.lab
@@ -152,6 +153,13 @@ def _evidence(group: Sequence[Result], state: str) -> str:
         first = next(result for result in group if result.verdict.state == state).verdict.reasons[0]
         return f"{first.at}: {first.seen.splitlines()[0] if first.seen else 'nothing'}"[:80]
     found = [finding for result in group for finding in result.verdict.findings]
+    split = [
+        f"{finding.at} {finding.seen.partition(',')[0]}"
+        for finding in found
+        if finding.check == "split" and "% of" in finding.expected
+    ]
+    if split:
+        return "; ".join(split)
     sources = sorted(
         {finding.expected.partition("(")[2].rstrip(")") for finding in found if finding.check == "source"}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,13 +12,15 @@ from xml.etree import ElementTree as ET
 import pytest
 from judged_flows import BLUE, RED, ROUND, joined, lab, printing, told, without
 from recorded_flows import BEGUN, Story, allowed
+from rich.console import Console
 
 from harness import lookup
 from harness.drivers.fake import FakeLab
-from harness.evidence import Evidence
+from harness.evidence import Evidence, Finding
 from harness.report import FILES, Summary, write
+from harness.reports.terminal import Terminal
 from harness.run import Result
-from harness.verdict import judge
+from harness.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +136,22 @@ def test_a_capture_has_every_frame_of_the_run(tmp_path: Path) -> None:
     for tap in ("bigip.nodes", "red/client.eth0"):
         assert tap.encode() in content
     assert f"{RED}: held".encode() in content
+
+
+def test_a_load_counts_each_of_its_flows() -> None:
+    """The row of a load has the number of its flows, and of a split how many each pod served."""
+    served = result_of(told(BLUE))
+    parts = [
+        Finding("split", "held", pod, "50 % of 40 flows", seen)
+        for pod, seen in (("red/shop-v1", "19 flows, p-value 0.9"), ("red/shop-v2", "21 flows, p-value 0.9"))
+    ]
+    verdict = Verdict("held", (*served.verdict.findings, *parts))
+    stream = io.StringIO()
+    with Terminal(console=Console(file=stream, width=120)) as terminal:
+        terminal.summary(summary_of(replace(served, verdict=verdict, load={"held": 40})), "out")
+    (row,) = [line for line in stream.getvalue().splitlines() if BLUE in line]
+    assert row.split()[:3] == ["✓", "held", "40"]
+    assert "red/shop-v1 19 flows;" in stream.getvalue()
 
 
 @pytest.mark.parametrize(
