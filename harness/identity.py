@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Issuer = Literal["mesh", "foreign", "public", "retired"]
 _LIFE = dt.timedelta(days=30)
+_UNIT = "Egress Lab"
 _SKEW = dt.timedelta(hours=1)
 
 
@@ -140,8 +141,11 @@ def fingerprint(chain: str) -> str:
 def _authority(root: str, intermediate: str) -> Authority:
     import trustme  # noqa: PLC0415 - loads cryptography, which most commands do not need
 
-    top = trustme.CA(organization_name=root)
-    signer = trustme.CA(parent_cert=top, path_length=0, organization_name=intermediate)
+    # without a unit of ours trustme writes a random one, and a successor would have another name
+    top = trustme.CA(organization_name=root, organization_unit_name=_UNIT)
+    signer = trustme.CA(
+        parent_cert=top, path_length=0, organization_name=intermediate, organization_unit_name=_UNIT
+    )
     pems = (top.cert_pem, signer.cert_pem, signer.private_key_pem)
     return Authority(*(pem.bytes().decode() for pem in pems))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -17,7 +18,7 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from harness.identity import Certificates, Request, issue
+from harness.identity import Certificates, Request, fingerprint, issue, reissued, successions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,6 +160,65 @@ def test_runs_share_no_authority(certificates: Certificates) -> None:
     mixed = Certificates(certificates.leaves, again.roots)
     with pytest.raises(VerificationError):
         verified(mixed, "red", "mesh")
+
+
+def test_a_fingerprint_is_the_leafs_in_hexadecimal(certificates: Certificates) -> None:
+    """It is SHA-256 over the DER of the first certificate of a chain, as proxies log it."""
+    leaf = chain_of(certificates, "red")[0]
+    assert fingerprint(certificates.leaves["red"].chain) == leaf.fingerprint(hashes.SHA256()).hex()
+
+
+def test_a_leaf_is_issued_anew(certificates: Certificates) -> None:
+    """Another key and certificate of the same name and authority; whoever else has one keeps it; both are on record."""
+    again = reissued(certificates, ("red",))
+    assert again.leaves["red"].key != certificates.leaves["red"].key
+    assert again.leaves | {"red": None} == certificates.leaves | {"red": None}
+    assert len(verified(again, "red", "mesh")) == 3
+    before, now = (fingerprint(one.leaves["red"].chain) for one in (certificates, again))
+    assert again.issued()["red"] == (before, now)
+    assert again.issued()["impostor"] == certificates.issued()["impostor"]
+    assert reissued(again, ("red",)).issued()["red"][:2] == (before, now)
+
+
+def test_an_authority_is_replaced_in_three_states(certificates: Certificates) -> None:
+    """Both roots are trusted; all but who is kept are issued by the new one; the old root is trusted no more."""
+    requests = (*REQUESTS, Request("kept", uris=(RED,)))
+    first = issue(requests, "Test Root", "Test Intermediate", certificates)
+    both, new, after = successions(first, "Test Root", "Test Intermediate", ("kept",))
+    assert both.leaves == first.leaves
+    assert new.roots == both.roots
+    assert after.leaves == new.leaves
+    for state in (both, new):
+        assert len(x509.load_pem_x509_certificates(state.roots["mesh"].encode())) == 2
+        assert [len(verified(state, name, "mesh")) for name in ("red", "kept")] == [3, 3]
+    assert len(verified(after, "red", "mesh")) == 3
+    for stranger in (first.leaves["red"], after.leaves["kept"]):
+        with pytest.raises(VerificationError):
+            verified(Certificates({"x": stranger}, after.roots), "x", "mesh")
+    with pytest.raises(VerificationError):
+        verified(Certificates(after.leaves, first.roots), "red", "mesh")
+    assert after.leaves["kept"] == first.leaves["kept"]
+    assert after.leaves["impostor"] == first.leaves["impostor"]
+    assert [len(after.issued()[name]) for name in ("red", "as-dns", "kept", "site")] == [2, 2, 1, 1]
+
+
+def test_what_is_issued_after_a_rotation_is_of_the_new_authority(certificates: Certificates) -> None:
+    """A pod that comes later gets a certificate that the new root verifies; what was rotated stays, record and all."""
+    *_, after = successions(certificates, "Test Root", "Test Intermediate")
+    more = issue((*REQUESTS, Request("late", uris=(RED,))), "Test Root", "Test Intermediate", after)
+    assert len(verified(more, "late", "mesh")) == 3
+    assert more.leaves["red"] == after.leaves["red"]
+    assert more.issued()["red"] == after.issued()["red"]
+
+
+def test_a_retired_authority_has_the_meshs_names_and_other_keys() -> None:
+    """Its leaves look the same by name, and do not verify."""
+    both = issue((*REQUESTS, Request("stale", "retired", uris=(RED,))), "Test Root", "Test Intermediate")
+    ours, theirs = (chain_of(both, name) for name in ("red", "stale"))
+    assert [one.issuer for one in ours] == [one.issuer for one in theirs]
+    assert ours[1].public_key() != theirs[1].public_key()
+    with pytest.raises(VerificationError):
+        verified(both, "stale", "mesh")
 
 
 def test_keys_are_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,18 @@ def test_a_live_file_is_replaced_under_programs_that_run() -> None:
     assert list(found.words()) == ["~ gateway: files are replaced"]
 
 
+def test_what_a_live_file_makes_true_is_waited_for() -> None:
+    """A program that says when its files are applied runs on, and is waited for with what it says now."""
+    says = replace(ENVOY, applied_by="secrets", applied_value="/run/lab/admin.sock 1")
+    says_now = replace(says, applied_value="/run/lab/admin.sock 2")
+    changed = replace(ROUTES, content="50/50")
+    found = difference(
+        replace(OLD, starts=(says,)), replace(OLD, starts=(says_now,), files=(changed, CONFIG))
+    )
+    assert (found.stops, found.starts, found.applying) == ((), (), (says_now,))
+    assert difference(OLD, OLD).applying == ()
+
+
 def test_another_file_starts_its_nodes_programs_anew() -> None:
     """A file that is not live was read at the start: who read it is started again."""
     found = difference(OLD, replace(OLD, files=(ROUTES, replace(CONFIG, content="{ }"))))

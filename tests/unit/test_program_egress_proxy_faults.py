@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from program_process import PATIENCE
-from proxy_bench import Bench
+from mesh_certificates import Leaf, Mesh
+from program_process import PATIENCE, ProgramProcess
+from proxy_bench import SERVER, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -61,6 +63,68 @@ def test_fault_exit_during_flow_dies_on_the_first_permission(bench: Bench) -> No
             assert client.sock.recv(1) == b""
         assert proxy.process.wait(PATIENCE) == 70
         assert proxy.rest()[-1]["verdict"] == "PERMITTED"
+
+
+def replace_pair(bench: Bench, leaf: Leaf) -> None:
+    """Put a certificate and its key in the place of what the proxy reads from `pair.pem`."""
+    fresh = bench.folder / "pair.new"
+    fresh.write_text(leaf.pair.chain + leaf.pair.key, encoding="ascii")
+    fresh.replace(bench.folder / "pair.pem")
+
+
+def shown(bench: Bench, proxy: ProgramProcess) -> str:
+    """Return the fingerprint of the certificate that the proxy shows to a client that it serves."""
+    with bench.client(proxy) as client:
+        client.send(b"hi")
+        assert client.read() == b"hi"
+        return client.servers_certificate()
+
+
+@pytest.mark.parametrize("fault", [None, "keep-certificates"])
+def test_fault_keep_certificates_reads_them_once(bench: Bench, fault: str | None) -> None:
+    """A certificate that was replaced is shown from the next connection on; with the fault, never."""
+    first, second = bench.mesh.leaf(SERVER), bench.mesh.leaf(SERVER)
+    replace_pair(bench, first)
+    pair = str(bench.folder / "pair.pem")
+    with bench.proxy(fault=fault, certificate=pair, key=pair) as proxy:
+        assert shown(bench, proxy) == first.fingerprint
+        replace_pair(bench, second)
+        assert shown(bench, proxy) == (first if fault else second).fingerprint
+
+
+@pytest.mark.parametrize("fault", [None, "keep-trust"])
+def test_fault_keep_trust_never_forgets_a_root(bench: Bench, tmp_path: Path, fault: str | None) -> None:
+    """Clients of a root that was taken away are refused by the handshake; with the fault they are served."""
+    successor = Mesh(tmp_path / "successor")
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(Path(bench.mesh.trust).read_bytes())
+    with bench.proxy(fault=fault, trust=str(trust)) as proxy:
+        shown(bench, proxy)
+        (tmp_path / "trust.new").write_bytes(Path(successor.trust).read_bytes())
+        (tmp_path / "trust.new").replace(trust)
+        if fault:
+            shown(bench, proxy)
+            return
+        with bench.client(proxy) as client, pytest.raises((ssl.SSLError, ConnectionResetError)):
+            client.read()
+        assert "VERIFY_FAILED" in proxy.until("tls-failed")["reason"]
+
+
+def test_certificates_that_cannot_be_used_are_refused_and_the_former_used_on(bench: Bench) -> None:
+    """A key of another certificate, then no certificate at all: each is told once, and clients notice nothing."""
+    first, other = bench.mesh.leaf(SERVER), bench.mesh.leaf(SERVER)
+    replace_pair(bench, first)
+    pair = bench.folder / "pair.pem"
+    with bench.proxy(certificate=str(pair), key=str(pair)) as proxy:
+        for wrong in (first.pair.chain + other.pair.key, "nothing\n"):
+            (bench.folder / "pair.new").write_text(wrong, encoding="ascii")
+            (bench.folder / "pair.new").replace(pair)
+            assert [shown(bench, proxy) for _ in range(2)] == [first.fingerprint] * 2
+        replace_pair(bench, other)
+        assert shown(bench, proxy) == other.fingerprint
+        refused = [event for event in proxy.rest() if event["event"] == "certificates-refused"]
+    assert len(refused) == 2
+    assert "KEY_VALUES_MISMATCH" in refused[0]["reason"]
 
 
 @pytest.mark.parametrize(
