@@ -89,13 +89,14 @@ def test(ctx: click.Context, /, **options: Any) -> None:
 @main.command()
 @click.argument("lab")
 @click.option("--name", help="A second copy of the lab, by another name.")
+@click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
 @click.option("-v", "--verbose", count=True, help="Time per phase.")
 @driver_option
-def up(lab: str, name: str | None, verbose: int, driver: Any) -> None:
+def up(lab: str, name: str | None, engine: str, verbose: int, driver: Any) -> None:
     """Stand up a lab that stays up until `down`."""
     from harness.commands import stand_up  # noqa: PLC0415
 
-    stand_up(lab, name, verbose, driver)
+    stand_up(lab, name, engine, verbose, driver)
 
 
 @main.command()

@@ -185,15 +185,18 @@ def _selected(item: Item, words: str, label: str, lab: Lab) -> bool:
     return matches and (not label or label in labels)
 
 
-def stand_up(lab_name: str, name: str | None, verbose: int, driver: Driver) -> None:
-    """Stand up a lab that stays."""
+def stand_up(lab_name: str, name: str | None, engine: str, verbose: int, driver: Driver) -> None:
+    """Stand up a lab that stays, with another engine in its egress proxies where one is named."""
     path = shipped.find_lab(lab_name)
     lab = load_lab(path)
+    text = _text_of(path, engine)
+    if engine:
+        if not has_proxies(text, str(path)):
+            raise InputError(f"--engine {engine}: this lab has no egress proxy")
+        lab = parse_lab(source.parse(text.encode(), str(path)))
     name = name or lab.lab
     begun = time.monotonic()
-    running = driver.up(
-        make_plan(lab), name, (str(path.resolve()), path.read_text(encoding="utf-8")), owned=False
-    )
+    running = driver.up(make_plan(lab), name, (str(path.resolve()), text), owned=False)
     try:
         pods = len(running.plan.pods)
         click.echo(

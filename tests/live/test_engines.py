@@ -127,6 +127,20 @@ def test_an_external_proxy_needs_what_namespaces_are_not() -> None:
     assert name not in netns.running()
 
 
+def test_a_lab_stays_up_on_the_engine_that_up_was_told() -> None:
+    """`up --engine` starts that engine; a lab without an egress proxy has none to choose."""
+    name = own_name("up-haproxy")
+    found = egresslab("up", "echo-without-envoy", "--engine", "haproxy", "--name", name)
+    assert found.returncode == 0, found.stderr
+    try:
+        assert "haproxy" in egresslab("exec", "--lab", name, "bigip", "--", "ps", "-eo", "args").stdout
+    finally:
+        egresslab("down", name)
+    refused = egresslab("up", "canary", "--engine", "haproxy")
+    assert refused.returncode == 2
+    assert refused.stderr == "egresslab: --engine haproxy: this lab has no egress proxy\n"
+
+
 def test_a_lab_that_runs_on_another_engine_is_not_taken_for_this_one(tmp_path: Path) -> None:
     """A run that asks for another engine than the running lab has stops and says so, rather than test the wrong one."""
     files = write(tmp_path, [REJECTED])
