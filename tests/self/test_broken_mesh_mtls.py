@@ -119,7 +119,7 @@ CASES = {
         _waits_for_ever,
         "plain text from a pod without a sidecar reaches a permissive server",
         f"{SPACE}/mysql-permissive",
-        "ran out of time",
+        "Lost connection to server",
     ),
 }
 
