@@ -114,6 +114,17 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
         PlacedFile("", f"{PRIVATE}/programs/{path.name}", path.read_text(encoding="utf-8"), 0o644)
         for path in sorted((PACKAGE / "programs").glob("*.py"))
     ]
+    # what the route controller needs of us, beside the programs' folder and under its own name
+    files += [
+        PlacedFile(
+            "", f"{PRIVATE}/harness/{path.relative_to(PACKAGE)}", path.read_text(encoding="utf-8"), 0o644
+        )
+        for path in (
+            PACKAGE / "__init__.py",
+            PACKAGE / "errors.py",
+            *sorted((PACKAGE / "netlink").glob("*.py")),
+        )
+    ]
     directories = dict.fromkeys(str(Path(path).parent) for path in found.values() if path.startswith("/"))
     return Payload(
         lab=name,
