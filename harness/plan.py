@@ -125,14 +125,14 @@ class Ready:
     listens   something listens on TCP port `value` in the node
     log       a line of its output contains `value`
     admin     HTTP GET /ready on the unix socket `value` answers 200
-    secrets   Envoy, asked at the unix socket in `value`, uses each of the comma-separated versions of secrets
-              after the socket's path and a blank
+    versions  Envoy, asked at the unix socket before the blank, names each of the comma-separated versions after it
+              among those of its secrets and routes
     routes    the kernel's main table has each of the comma-separated prefixes in `value`, after the path of
               BIRD's control socket and a blank: BIRD is asked for its status at each look, since it computes
               its next timer late unless something wakes it (3.8 s to converge without, 0.8 s with)
     """
 
-    by: Literal["listens", "log", "admin", "secrets", "routes", "nothing"] = "nothing"
+    by: Literal["listens", "log", "admin", "versions", "routes", "nothing"] = "nothing"
     value: str = ""
 
 

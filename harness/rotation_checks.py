@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness import lookup
 from harness.lookup import nearest
+from harness.route_checks import GATEWAYS
 
 if TYPE_CHECKING:
     from harness.lab_checks import Found
@@ -82,7 +83,8 @@ def _without(lab: Lab) -> Iterator[str]:
         for workload, spec in namespace.workloads.items():
             injected = namespace.inject if spec.inject is None else spec.inject
             own = spec.certificate
-            if not injected and own.identity is None and own.issuer == "mesh":
+            proxied = injected or spec.runs in GATEWAYS
+            if not proxied and own.identity is None and own.issuer == "mesh":
                 yield from (f"{name}/{workload}-{version}" for version in spec.versions)
                 if not spec.versions:
                     yield f"{name}/{workload}"

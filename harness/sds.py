@@ -44,12 +44,12 @@ def references(folder: str, leaf: str, trust: str) -> dict[str, object]:
 
 
 def applied(admin: str, files: Iterable[File], config: str) -> Ready:
-    """Return when Envoy uses what stands in these secrets' files; it asks for those that its configuration names.
+    """Return when Envoy uses what stands in these files; it asks for those that its configuration names.
 
     `admin` is the path of its admin socket.
     """
     asked = [json.loads(file.content)["version_info"] for file in files if f'/{file.path}"' in config]
-    return Ready("secrets", f"{admin} {','.join(sorted(asked))}") if asked else Ready()
+    return Ready("versions", f"{admin} {','.join(sorted(asked))}") if asked else Ready()
 
 
 def _path(name: str) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address
 
-from harness import bird, lookup, ready
+from harness import bird, ready
 from harness.errors import InputError, LabError
 from harness.lab import Lab, Workload, pods
 from harness.plan import make_plan
-from harness.route_checks import GATEWAY, name_of
+from harness.route_checks import name_of
 from harness.routing import Steps
 from harness.running import ChangeableLab
 from harness.scenario import Step
@@ -33,9 +33,7 @@ def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[Steps]:
     began: list[int] = []
     blocks = dict(lab.bindings.blocks)
     with ExitStack() as undo:
-        # undone last: when the lab is what it was
-        undo.callback(await_routes, lab)
-        undo.callback(await_convergence, lab)
+        undo.callback(await_convergence, lab)  # undone last: when the lab is what it was
         undo.callback(lab.restore, before)
         for step in steps:
             began.append(time.time_ns())
@@ -88,7 +86,6 @@ def _change(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address]) -
         lab.change(make_plan(with_policy(lab.plan.lab, name, step), lab.plan))
     else:
         lab.change(make_plan(weighted(lab.plan.lab, name, step.to), lab.plan))
-        await_routes(lab)
 
 
 def _write_route(lab: ChangeableLab, step: Step, undo: ExitStack) -> None:
@@ -127,24 +124,6 @@ def with_policy(lab: Lab, whose: str, step: Step) -> Lab:
         update["clients"] = policy.clients | {whose: step.sends}
     mesh = lab.mesh.model_copy(update={"mtls": policy.model_copy(update=update)})
     return lab.model_copy(update={"mesh": mesh})
-
-
-def await_routes(lab: ChangeableLab) -> None:
-    """Return when every ingress gateway has the plan's routes: a running Envoy takes a file over a moment later.
-
-    Raises LabError when one has not in time.
-    """
-    plug = lookup.find("nodes", GATEWAY)
-    for node in lab.plan.of_kind(GATEWAY):
-        argv, version = plug.in_force(node, lab.plan, lab.bindings)
-
-        def has_them(node: str = node.name, argv: Sequence[str] = argv, version: str = version) -> bool:
-            return version in lab.run(node, argv, seconds=_ROUTES_SECONDS).stdout
-
-        try:
-            ready.until(f"{node.name} has the new routes", has_them, seconds=_ROUTES_SECONDS)
-        except ready.NotInTime as error:
-            raise LabError(str(error)) from None
 
 
 def await_convergence(lab: ChangeableLab) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-from harness import mtls
+from harness import mtls, sds
 from harness.evidence import Sighting
 from harness.identity import Certificates
 from harness.lab import Destination, Route, Service, Workload
@@ -27,6 +27,7 @@ NO_ROUTE = "no-route"
 
 ROUTES = "routes.json"
 _NAME = "routes"
+_LEAF, _ROOTS = "leaf", "roots"
 _TYPE = "type.googleapis.com/envoy."
 _KEPT = ("method", "host", "path", "status", "flags", "failure", "details", "upstream", "routes", "token")
 _LOG = {
@@ -52,13 +53,13 @@ _LOG = {
 }
 
 
-def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
     """Return Envoy with a listener on the workload's port, a cluster for each destination, and its routes."""
     folder = bindings.folder(node.name)
-    destinations = {name_of(one): one for _, route in routes_of(node, plan) for one in route.to}
+    destinations = {name_of(one): one for _, route in _routes_of(node, plan) for one in route.to}
     config = {
         "node": {"id": node.name, "cluster": node.pod.namespace if node.pod else node.name},
-        "admin": {"address": {"pipe": {"path": admin(node, bindings), "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": f"{folder}/admin.sock", "mode": 0o600}}},
         "static_resources": {
             "listeners": [_listener(_port(node), f"{folder}/{ROUTES}")],
             "clusters": [_cluster(one, node, plan, bindings) for one in destinations.values()],
@@ -68,11 +69,16 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         *("envoy", "-c", f"{folder}/envoy.json", "--disable-hot-restart", "--concurrency", "1"),
         *("--file-flush-interval-msec", "10", "--log-level", "warning"),
     )
-    files = (
-        NodeFile("envoy.json", json.dumps(config)),
-        NodeFile(ROUTES, route_file(node, plan), live=True),
+    text, admin = json.dumps(config), f"{folder}/admin.sock"
+    live = [NodeFile(ROUTES, _route_file(node, plan), live=True)]
+    if plan.lab.mesh.certificates.rotate:
+        leaf, roots = certificates.leaves[node.name], certificates.roots["mesh"]
+        live += [sds.leaf_file(_LEAF, leaf), sds.trust_file(_ROOTS, roots)]
+    applied = sds.applied(admin, live, text)
+    return Runtime(
+        programs=(Program("gateway", argv, Ready("admin", admin), applied=applied),),
+        files=(NodeFile("envoy.json", text), *live),
     )
-    return Runtime(programs=(Program("gateway", argv, Ready("admin", admin(node, bindings))),), files=files)
 
 
 def deciders(spec: Workload) -> tuple[str, ...]:  # noqa: ARG001 - every kind's form
@@ -85,17 +91,12 @@ def listeners(node: Node, bindings: Bindings) -> tuple[str, ...]:
     return (f"{bindings.pods[node.name]}:{_port(node)}",)
 
 
-def admin(node: Node, bindings: Bindings) -> str:
-    """Return the path of the unix socket on which Envoy tells about itself."""
-    return f"{bindings.folder(node.name)}/admin.sock"
-
-
-def routes_of(node: Node, plan: Plan) -> tuple[tuple[str, Route], ...]:
+def _routes_of(node: Node, plan: Plan) -> tuple[tuple[str, Route], ...]:
     """Return the lab's routes that lead through a gateway, with their names."""
     return tuple((name, route) for name, route in plan.lab.routes.items() if route.gateway == node.name)
 
 
-def route_file(node: Node, plan: Plan) -> str:
+def _route_file(node: Node, plan: Plan) -> str:
     """Return the routes as Envoy reads them; each is called by its name and weights, which the access log repeats."""
     hosts = [
         {
@@ -113,18 +114,11 @@ def route_file(node: Node, plan: Plan) -> str:
                 }
             ],
         }
-        for name, route in routes_of(node, plan)
+        for name, route in _routes_of(node, plan)
     ]
     table = {"@type": _TYPE + "config.route.v3.RouteConfiguration", "name": _NAME, "virtual_hosts": hosts}
     version = hashlib.sha256(json.dumps(table).encode()).hexdigest()[:12]
     return json.dumps({"version_info": version, "resources": [table]})
-
-
-def in_force(node: Node, plan: Plan, bindings: Bindings) -> tuple[tuple[str, ...], str]:
-    """Return the command, to be run in the node, that says which routes Envoy has, and what of it says "these"."""
-    url = "http://envoy/config_dump?resource=dynamic_route_configs"
-    argv = ("curl", "-sS", "--max-time", "2", "--unix-socket", admin(node, bindings), url)
-    return argv, json.loads(route_file(node, plan))["version_info"]
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:
@@ -221,27 +215,32 @@ def _cluster(destination: Destination, gateway: Node, plan: Plan, bindings: Bind
         cluster["transport_socket"] = _plug(
             "tls",
             "transport_sockets.tls.v3.UpstreamTlsContext",
-            common_tls_context=_tls(bindings.folder(gateway.name), identities),
+            common_tls_context=_tls(bindings.folder(gateway.name), identities, plan),
             sni=f"outbound_.{service.port}_._.{workload}.{namespace}.svc.cluster.local",
         )
     return cluster
 
 
-def _tls(folder: str, identities: Sequence[str]) -> dict[str, object]:
+def _tls(folder: str, identities: Sequence[str], plan: Plan) -> dict[str, object]:
     """Present the gateway's certificate; demand one of these identities (secure naming) from the pod."""
+    names = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in identities]
+    versions = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    if plan.lab.mesh.certificates.rotate:
+        return {
+            "tls_params": versions,
+            "tls_certificate_sds_secret_configs": [sds.reference(folder, _LEAF)],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": names},
+                "validation_context_sds_secret_config": sds.reference(folder, _ROOTS),
+            },
+        }
+    chain, key = f"{folder}/certs/cert-chain.pem", f"{folder}/certs/key.pem"
     return {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-        "tls_certificates": [
-            {
-                "certificate_chain": {"filename": f"{folder}/certs/cert-chain.pem"},
-                "private_key": {"filename": f"{folder}/certs/key.pem"},
-            }
-        ],
+        "tls_params": versions,
+        "tls_certificates": [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}],
         "validation_context": {
             "trusted_ca": {"filename": f"{folder}/certs/root-cert.pem"},
-            "match_typed_subject_alt_names": [
-                {"san_type": "URI", "matcher": {"exact": identity}} for identity in identities
-            ],
+            "match_typed_subject_alt_names": names,
         },
     }
 

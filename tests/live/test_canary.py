@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from small_lab import own_name
+import yaml
+from small_lab import Files, own_name, standing
 
-from harness import ready, shipped
+from harness import ready, shipped, source
 from harness.drivers.netns.lab import NamespaceLab, stand_up
 from harness.lab import load_lab
 from harness.plan import make_plan
@@ -20,6 +22,7 @@ from harness.steps import given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.live
 
@@ -35,8 +38,8 @@ BEGINNING = Mark(0, {})
 def canary() -> Iterator[NamespaceLab]:
     """Stand the lab up."""
     path = shipped.find_lab(CANARY)
-    source = (str(path), path.read_text(encoding="utf-8"))
-    lab = stand_up(make_plan(load_lab(path)), own_name("canary-test"), source, owned=True)
+    text = (str(path), path.read_text(encoding="utf-8"))
+    lab = stand_up(make_plan(load_lab(path)), own_name("canary-test"), text, owned=True)
     try:
         yield lab
     finally:
@@ -106,3 +109,26 @@ def test_weights_change_and_come_back(canary: NamespaceLab) -> None:
     asked(canary, 1, "as-before")
     (last,) = logged(canary, "as-before", 1)
     assert last["routes"] == f"webapp {V1}=80,{V2}=20"
+
+
+@pytest.mark.parametrize("whose", [GATEWAY, "ca"])
+def test_a_gateway_takes_new_certificates_as_it_runs(whose: str, tmp_path: Path) -> None:
+    """Where certificates change, the gateway reaches the pods with its new one, and trusts the new authority's."""
+    data = copy.deepcopy(source.read(shipped.find_lab(CANARY)).data)
+    data["mesh"]["certificates"] = {"rotate": True}
+    (tmp_path / "lab.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    path = tmp_path / "scenarios.yaml"
+    served = {
+        "name": "served",
+        "from": "visitor",
+        "to": "http://webapp.example.com/",
+        "given": [{"rotate": whose}],
+        "expect": {"allowed": {"path": ["edge", GATEWAY], "client": {"shows": "HTTP/1.1 200 OK"}}},
+    }
+    path.write_text(yaml.safe_dump({"lab": "lab.yaml", "scenarios": [served]}), encoding="utf-8")
+    files = Files(tmp_path / "lab.yaml", path, load_scenarios(path))
+    with standing(files, own_name("canary-rotates")) as standing_lab:
+        before = process(standing_lab.lab)
+        (result,) = standing_lab.results("served")
+        assert result.verdict.state == "held", str(result.verdict)
+        assert process(standing_lab.lab) == before

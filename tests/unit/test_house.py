@@ -41,8 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),  # on their own feet
     ("tools", "source", "pcapng", "lab_words"),
     ("bpf", "lab_model", "shipped"),
-    ("stream", "expect_model", "route_checks", "bgp_checks", "rotation_checks"),
-    ("capture",),
+    ("stream", "expect_model", "route_checks", "bgp_checks"),
+    ("capture", "rotation_checks"),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
     ("scenario_names", "split_checks", "plan", "engine_choice"),

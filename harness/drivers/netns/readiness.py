@@ -15,6 +15,8 @@ from harness.drivers.netns.layout import Start
 from harness.drivers.netns.recorder import Recorder
 
 _LISTEN = "0A"
+_DYNAMIC = ("dynamic_active_secrets", "dynamic_route_configs")
+"""What Envoy takes from files that it watches."""
 
 
 class Failed(Exception):
@@ -64,8 +66,8 @@ def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) ->
             found = any(start.ready_value in line for line in _lines(running, recorder))
         case "admin":
             found = b" 200 " in _admin(start.ready_value, "/ready")
-        case "secrets":
-            dumped = _admin(first, "/config_dump?resource=dynamic_active_secrets")
+        case "versions":
+            dumped = b"".join(_admin(first, f"/config_dump?resource={resource}") for resource in _DYNAMIC)
             found = all(f'"{version}"'.encode() in dumped for version in rest.split(","))
         case "routes":
             _wake_bird(first)
