@@ -15,7 +15,7 @@ from harness.load import Changed, judge_load
 from harness.passport import Passport
 from harness.read_routing import Since
 from harness.running import ChangeableLab, Mark, RunningLab
-from harness.scenario import Item
+from harness.scenario import Item, Step
 from harness.steps import given
 from harness.verdict import Verdict, conclude, judge, outcome_of
 
@@ -231,7 +231,8 @@ def as_record(result: Result) -> Mapping[str, object]:
         "to": result.item.to,
         "through": result.item.through,
         "run": result.item.scenario.run,
-        "given": [step.model_dump(by_alias=True, exclude_none=True) for step in result.item.scenario.given],
+        "given": _steps(result.item.scenario.given),
+        **({"during": _steps(result.item.scenario.during)} if result.item.scenario.during else {}),
         "table": result.item.scenario.table.model_dump() if result.item.scenario.table else None,
         "verdict": result.verdict.state,
         "findings": [vars(finding) for finding in result.verdict.findings],
@@ -255,6 +256,10 @@ def as_record(result: Result) -> Mapping[str, object]:
             for sighting in (passport.sightings if passport else ())
         ],
     }
+
+
+def _steps(steps: Sequence[Step]) -> list[Mapping[str, object]]:
+    return [step.model_dump(by_alias=True, exclude_none=True) for step in steps]
 
 
 def _client(attempt: Attempt | None) -> Mapping[str, object] | None:

@@ -32,6 +32,9 @@ DIFFERENCES = Differences(
     instead=(
         Instead("policy", 56, "Recv failure: Connection reset by peer", (56,), "Proxy CONNECT aborted"),
     ),
+    limits=(
+        "its certificates and roots cannot change while it runs: a lab that asks for `rotate` is refused",
+    ),
 )
 
 _IDENTITY = Path(__file__).parent / "identity.lua"

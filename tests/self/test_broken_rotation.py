@@ -59,7 +59,7 @@ CASES = {
         _fault("keep-certificates"),
         "the proxy's certificate changes under load",
         "sidecar",
-        "in all 120 flows",
+        "in all 60 flows",
     ),
     "an-authority-that-a-proxy-never-hears-of": Case(
         _fault("keep-certificates"),
