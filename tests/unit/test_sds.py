@@ -53,6 +53,6 @@ def test_only_secrets_that_are_asked_for_are_waited_for() -> None:
     config = json.dumps(sds.references("/run/lab/proxy", "exit", "absent"))
     version = json.loads(leaf.content)["version_info"]
     assert sds.applied("/run/admin.sock", (leaf, roots), config) == Ready(
-        "secrets", f"/run/admin.sock {version}"
+        "versions", f"/run/admin.sock {version}"
     )
     assert sds.applied("/run/admin.sock", (leaf, roots), "{}") == Ready()
