@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from edited_lab import written
-from small_lab import own_name, standing
+from small_lab import own_name, standing, write
 
 from harness import ready, shipped
 from harness.cli import main
@@ -155,6 +155,21 @@ def test_a_server_whose_tap_is_blind_is_not_judged(tmp_path: Path) -> None:
         blind.lab.blind(f"{SPACE}/mysql-strict")
         found = {pair.service: pair.mode for pair in pairs(blind.lab)}
     assert found == {f"{SPACE}/mysql-strict": "no evidence", f"{SPACE}/mysql-permissive": "mutual"}
+
+
+def test_plain_http_to_a_permissive_server_is_no_refusal(tmp_path: Path) -> None:
+    """Where the client speaks first its words are known for no TLS at once, and are served like mutual TLS."""
+
+    def edit(data: dict[str, Any]) -> None:
+        data["namespaces"]["bookinfo"]["workloads"]["details"] = {"runs": "http", "port": 9080}
+
+    with standing(write(tmp_path, (), edit), own_name("mesh-mtls-http")) as small:
+        found = {pair.client: (pair.service, pair.mode) for pair in pairs(small.lab)}
+    assert found == {
+        "bookinfo/traffic-generator": ("bookinfo/details", "mutual"),
+        "sm-apigw-a/nettools": ("bookinfo/details", "mutual"),
+        "outsiders/bare": ("bookinfo/details", "plain"),
+    }
 
 
 def test_the_command_prints_a_line_for_each_pair(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from edited_lab import written
 from small_lab import own_name, standing
 
+from harness import mtls
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -138,3 +140,18 @@ def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp
         assert any(reason.at == case.at and case.says in str(reason) for reason in verdict.reasons), str(
             verdict
         )
+
+
+def test_a_sidecar_that_connects_before_it_verifies_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log says that it refused the client; that its app saw a connection all the same makes it broken."""
+    monkeypatch.setattr(mtls, "_after_the_handshake", dict)
+    files = written("mesh-mtls", tmp_path, lambda _: None)
+    with standing(files, own_name("self-connects-early")) as lab:
+        (result,) = lab.results(
+            "a certificate of another authority does not pass the sidecar of a strict server"
+        )
+    assert [reason.at for reason in result.verdict.reasons] == [f"{SPACE}/mysql-strict app"], str(
+        result.verdict
+    )
