@@ -6,6 +6,7 @@ peers wait for them, so that whatever a peer opens by itself is somebody's traff
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
@@ -174,8 +175,9 @@ def _runtime(node: Node, bindings: Bindings, config: str, learned: Sequence[IPv4
     path = control(node.name, bindings)
     ready = Ready("routes", f"{path} {','.join(map(str, learned))}") if learned else Ready()
     argv = ("bird", "-f", "-c", f"{bindings.folder(node.name)}/bird.conf", "-s", path)
-    program = Program(NAME, argv, ready, capable=True, first=True)
-    return Runtime(programs=(program,), files=(File("bird.conf", config),))
+    applied = Ready("rereads", f"{path} {hashlib.sha256(config.encode()).hexdigest()}")
+    program = Program(NAME, argv, ready, capable=True, first=True, applied=applied)
+    return Runtime(programs=(program,), files=(File("bird.conf", config, live=True),))
 
 
 def _symbol(name: str) -> str:

@@ -127,12 +127,13 @@ class Ready:
     admin     HTTP GET /ready on the unix socket `value` answers 200
     versions  Envoy, asked at the unix socket before the blank, names each of the comma-separated versions after it
               among those of its secrets and routes
+    rereads   the BIRD whose control socket is before the blank in `value` has read its file again (`configure`)
     routes    the kernel's main table has each of the comma-separated prefixes in `value`, after the path of
               BIRD's control socket and a blank: BIRD is asked for its status at each look, since it computes
               its next timer late unless something wakes it (3.8 s to converge without, 0.8 s with)
     """
 
-    by: Literal["listens", "log", "admin", "versions", "routes", "nothing"] = "nothing"
+    by: Literal["listens", "log", "admin", "versions", "rereads", "routes", "nothing"] = "nothing"
     value: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ CONVERGENCE_SECONDS = 10.0
 """How long routes are waited for where a scenario does not bound it; what they are then is judged."""
 
 _LOOK_AGAIN_SECONDS = 0.01
+_TOLD_SECONDS = 1.0
+"""The kernel's notifications are read by another thread than its tables."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,34 @@ def await_routes(lab: RunningLab, items: Sequence[Item], since: Since) -> None:
 
 def read_routing(lab: RunningLab, items: Sequence[Item], since: Since) -> Mapping[str, Routing]:
     """Return the tables of every node of whose routes the scenario speaks, and their changes since the mark."""
-    nodes = list(dict.fromkeys(entry.at for entry in _entries(items)))
-    if not nodes:
-        return {}
-    raw = lab.collect(since.mark, ("routes",))
-    found = {}
-    for node in nodes:
+    found: dict[str, Routing] = {}
+    for node in dict.fromkeys(entry.at for entry in _entries(items)):
         control = bird.control(node, lab.bindings) if bird.runs_on(lab.plan.node(node), lab.plan) else ""
-        found[node] = replace(
-            lab.routing(node, control),
-            changes=changes(raw.routes.get(node, ())),
-            lost=raw.lost.get(node, ""),
-        )
-    return found
+        found[node] = lab.routing(node, control)
+    if not found:
+        return found
+    with suppress(ready.NotInTime):  # what is not told by then did not change, or was lost
+        ready.until("changes told", lambda: _are_told(lab, items, since, found), seconds=_TOLD_SECONDS)
+    raw = lab.collect(since.mark, ("routes",))
+    return {
+        node: replace(tables, changes=changes(raw.routes.get(node, ())), lost=raw.lost.get(node, ""))
+        for node, tables in found.items()
+    }
+
+
+def _are_told(lab: RunningLab, items: Sequence[Item], since: Since, tables: Mapping[str, Routing]) -> bool:
+    """Tell whether the kernel's notifications are as far as its tables, where a scenario asks when those changed."""
+    told = lab.collect(since.mark, ("routes",)).routes
+    places = lookup.find("checks", "routes").destinations
+    for entry in _entries(items):
+        if entry.within is None and entry.after is None:
+            continue
+        for network in places(entry.to, lab.plan, lab.bindings, since.steps):
+            there = any(route.destination == network for route in tables[entry.at].kernel)
+            last = [one.added for one in changes(told.get(entry.at, ())) if one.route.destination == network]
+            if not last or last[-1] != there:
+                return False
+    return True
 
 
 def _entries(items: Sequence[Item]) -> Iterable[RouteTo]:

@@ -6,12 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
+
+Readdressing = Literal["reboot", "add_block", "release_block"]
+"""How a cluster node comes to other blocks."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ class ChangeableLab(RunningLab, Protocol):
 
     def restore(self, state: object) -> None:
         """Turn the lab back into what it was."""
+
+    def readdress(self, node: str, how: Readdressing) -> None:
+        """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""
 
     def kill(self, node: str, program: str, number: int) -> None:
         """Send a signal to one of the lab's programs."""

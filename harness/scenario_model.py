@@ -17,7 +17,20 @@ from harness.lab_model import ClientTls, Entry, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "http", "https")
-STEPS = ("delete", "create", "kill", "stop", "restart", "break_", "weights", "mtls", "rotate", "route")
+READDRESSINGS = ("reboot", "add_block", "release_block")
+STEPS = (
+    "delete",
+    "create",
+    "kill",
+    "stop",
+    "restart",
+    "break_",
+    "weights",
+    "mtls",
+    "rotate",
+    "route",
+    *READDRESSINGS,
+)
 _PROGRAM_STEPS = ("kill", "stop", "restart")
 _BELONGS = {
     "address_of": ("create",),
@@ -136,6 +149,8 @@ class Step(Entry):
     `rotate` replaces the certificates of a pod or node, or with `ca` the mesh's authority and
     all that it issued, but for the pods in `keep`.
     `route` names a node on which a route is written by hand: `toward` a node's pods or a network, `via` a node.
+    `reboot` starts a cluster node anew, with another block for its pods; `add_block` and `release_block` give it one
+    more, and take it back.
     """
 
     delete: Line | None = None
@@ -158,6 +173,9 @@ class Step(Entry):
     route: Line | None = None
     toward: Line | None = None
     via: Line | None = None
+    reboot: Line | None = None
+    add_block: Line | None = None
+    release_block: Line | None = None
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:

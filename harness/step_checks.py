@@ -9,10 +9,11 @@ from harness.lab_checks import unknown_tenant
 from harness.lookup import nearest
 from harness.rotation_checks import check_rotation
 from harness.routing_checks import check_written
+from harness.scenario_model import READDRESSINGS
 from harness.split_checks import check_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harness.lab import Lab
     from harness.lab_checks import Found
@@ -28,6 +29,7 @@ def check_steps(scenario: Scenario, words: Words) -> Found:
     yield from _load(scenario)
     there: list[str] = list(words.pods)
     deleted: list[str] = []
+    added: list[str] = []
     nodes = [*words.lab.outside, *(words.lab.cluster.nodes if words.lab.cluster else ())]
     steps = [("given", *found) for found in enumerate(scenario.given)]
     steps += [("during", *found) for found in enumerate(scenario.during)]
@@ -41,6 +43,9 @@ def check_steps(scenario: Scenario, words: Words) -> Found:
         if word in checks:
             for below, message in checks[word](step, words.lab):
                 yield (*place[:2], *below), message
+            continue
+        if word in READDRESSINGS:
+            yield from ((place, message) for message in _readdressed(word, name, words.lab, added))
             continue
         known = words.links if word == "break" else there if word == "delete" else [*nodes, *there]
         if word == "create":
@@ -62,6 +67,21 @@ def _create(step: Step, name: str, there: list[str], deleted: list[str], words: 
         yield ("create",), f"{name!r} is not NAMESPACE/NAME of a namespace of this lab"
     if step.address_of is not None and step.address_of not in deleted:
         yield ("address_of",), f"{step.address_of!r} is no pod that a step before this one deleted"
+
+
+def _readdressed(word: str, name: str, lab: Lab, added: list[str]) -> Iterator[str]:
+    """Yield what is wrong with a step about a node's blocks; `added` are nodes that have one more, once for each."""
+    nodes = list(lab.cluster.nodes) if lab.cluster else []
+    if name not in nodes:
+        yield f"unknown cluster node {name!r}; {nearest(name, nodes)}"
+    elif word == "add_block":
+        added.append(name)
+    elif word == "reboot":
+        added[:] = [other for other in added if other != name]
+    elif name in added:
+        added.remove(name)
+    else:
+        yield f"no step before this one gave {name!r} a block that could be released"
 
 
 def _check_policy(step: Step, lab: Lab) -> Found:

@@ -48,6 +48,8 @@ def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo:
     match word:
         case "delete" | "create" | "weights" | "mtls":
             _change(lab, step, addresses)
+        case "reboot" | "add_block" | "release_block":
+            lab.readdress(name, word)
         case "route":
             _write_route(lab, step, undo)
         case "break":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from small_lab import own_name
 
-from harness import bird, shipped
+from harness import bird, ready, shipped
 from harness.drivers.netns.lab import NamespaceLab, stand_up
 from harness.lab import load_lab
 from harness.plan import make_plan
@@ -93,10 +93,43 @@ def test_changes_of_routes_are_recorded_with_their_time(platform: NamespaceLab) 
     mark = platform.mark()
     printed(platform, "sky", "ip", "route", "add", "10.99.0.0/24", "via", "172.19.0.3")
     printed(platform, "sky", "ip", "route", "del", "10.99.0.0/24")
-    platform.wait_for("routes", mark, SECONDS)
-    events = [
-        (event.added, mark.time <= time <= platform.mark().time)
-        for time, event in platform.collect(mark, ("routes",)).routes["sky"]
-        if event.route.dst == "10.99.0.0/24"
-    ]
-    assert events == [(True, True), (False, True)]
+
+    def told() -> list[tuple[int, bool]] | None:
+        recorded = platform.collect(mark, ("routes",)).routes.get("sky", ())
+        events = [(time, event.added) for time, event in recorded if event.route.dst == "10.99.0.0/24"]
+        return events if len(events) >= 2 else None
+
+    (came, first), (went, second) = ready.until("both changes", told, seconds=SECONDS)
+    assert (first, second) == (True, False)
+    assert mark.time <= came <= went <= platform.mark().time
+
+
+def birds(lab: NamespaceLab) -> dict[str, object]:
+    """Return the process id of each node's BIRD."""
+    return {str(one["node"]): one["pid"] for one in lab.programs() if one["name"] == bird.NAME}
+
+
+def test_a_restart_is_one_of_that_node_only(platform: NamespaceLab) -> None:
+    """Its BIRD and its pods are others, with addresses of another block; every other BIRD learns, and runs on."""
+    before, pods = birds(platform), dict(platform.bindings.pods)
+    blocks = dict(platform.bindings.blocks)
+    with given(platform, [Step.model_validate({"reboot": "agent-0"})]) as done:
+        after = birds(platform)
+        assert {node for node in after if after[node] != before[node]} == {"agent-0"}
+        moved = {pod for pod in pods if platform.bindings.pods[pod] != pods[pod]}
+        assert moved == {"apps/web-0", "apps/client"}
+        assert set(done.blocks["agent-0"]) == {*blocks["agent-0"], *platform.bindings.blocks["agent-0"]}
+    assert platform.bindings.blocks == blocks
+    assert platform.bindings.pods == pods
+
+
+def test_a_block_more_is_announced_by_the_bird_that_runs(platform: NamespaceLab) -> None:
+    """It reads its file again and no session ends: not one BIRD is another afterwards."""
+    before = birds(platform)
+    steps = [Step.model_validate({"add_block": "agent-1"})]
+    with given(platform, steps):
+        added = platform.bindings.blocks["agent-1"][-1]
+        assert f"{added} via 172.19.0.4" in printed(platform, "edge", "ip", "route")
+        assert birds(platform) == before
+    assert str(added) not in printed(platform, "edge", "ip", "route")
+    assert birds(platform) == before

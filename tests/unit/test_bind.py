@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from small_tenants import LAB, plan_of
 
-from harness.drivers.netns.bind import bind
+from harness.drivers.netns.bind import bind, with_block, without_block
 from harness.errors import InputError
 
 
@@ -157,3 +157,37 @@ def test_no_two_things_share_an_address() -> None:
         ]
     )
     assert len({*given, "10.4.0.201", "10.4.0.211"}) == len(given) + 2
+
+
+def test_a_node_that_moves_takes_a_block_that_nobody_has_or_had() -> None:
+    """Its pods get addresses there, all others keep theirs; the next one to move may take the block that is free."""
+    plan = plan_of()
+    first = bind(plan)
+    moved = bind(plan, earlier=first, moved="agent-0")
+    assert moved.blocks == first.blocks | {"agent-0": (IPv4Network("10.53.0.128/26"),)}
+    hosts = {node.name: node.host for node in plan.pods}
+    assert {pod for pod in moved.pods if moved.pods[pod] != first.pods[pod]} == {
+        pod for pod, host in hosts.items() if host == "agent-0"
+    }
+    assert all(moved.pods[pod] in moved.blocks[host or ""][0] for pod, host in hosts.items())
+    after = bind(plan, earlier=moved, moved="server-0")
+    assert after.blocks["server-0"] == first.blocks["agent-0"]
+
+
+def test_a_block_comes_and_goes() -> None:
+    """A block more is one that nobody has; only one without pods is taken back."""
+    plan = plan_of()
+    first = bind(plan)
+    more = with_block(plan, first, "agent-0")
+    assert more.blocks["agent-0"] == (*first.blocks["agent-0"], IPv4Network("10.53.0.128/26"))
+    assert more.pods == first.pods
+    assert without_block(plan, more, "agent-0").blocks == first.blocks
+    with pytest.raises(InputError, match="agent-0 has no block without pods"):
+        without_block(plan, first, "agent-0")
+
+
+def test_a_block_more_needs_room_in_the_pool() -> None:
+    """A pool of two blocks has none for a third."""
+    plan = plan_of(LAB.replace("10.53.0.0/16", "10.53.0.0/25"))
+    with pytest.raises(InputError, match="no block left for node 'agent-0'"):
+        with_block(plan, bind(plan), "agent-0")

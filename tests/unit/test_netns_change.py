@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.drivers.netns.change import difference
-from harness.drivers.netns.layout import Layout, Payload, PlacedFile, Space, Start
+from harness.drivers.netns.layout import Layout, Nic, Payload, PlacedFile, Space, Start
 
 ROUTES = PlacedFile("gateway", "/run/lab/gateway/routes.json", "80/20", 0o644, live=True)
 CONFIG = PlacedFile("gateway", "/run/lab/gateway/envoy.json", "{}", 0o644)
@@ -64,3 +64,23 @@ def test_nothing_changes_between_the_same() -> None:
     """The same payload twice asks for nothing."""
     found = difference(OLD, OLD)
     assert not any((found.stops, found.gone, found.files, found.files_gone, found.starts, found.kept))
+
+
+def test_a_program_that_is_to_learn_other_routes_keeps_running() -> None:
+    """What a program's readiness waits for is no reason to start it anew: it is waited for again."""
+    bird = replace(ENVOY, ready_by="routes", ready_value="/run/bird.ctl 10.53.0.0/26")
+    learns = replace(bird, ready_value="/run/bird.ctl 10.53.0.64/26")
+    found = difference(replace(OLD, starts=(bird,)), replace(OLD, starts=(learns,)))
+    assert (found.stops, found.starts, found.applying) == ((), (), (learns,))
+
+
+def test_a_node_is_made_anew_with_its_pods_when_told_so() -> None:
+    """A restart takes a node's namespace away though nothing of it differs, and with it whatever hangs on it."""
+    nic = Nic("eth0", "02:00:00:00:00:00", (), "gateway", "cali0", "02:00:00:00:00:01")
+    pod = Space("shop/web", "web", pod=True, nics=(nic,))
+    other = Space("other", "other", pod=False)
+    layout = Layout(spaces=(*OLD.layout.spaces, pod, other))
+    found = difference(replace(OLD, layout=layout), replace(OLD, layout=layout), ("gateway",))
+    assert found.gone == ("gateway", "shop/web")
+    assert [space.name for space in found.new] == ["gateway", "shop/web"]
+    assert (found.stops, found.starts) == ((("gateway", "envoy"),), (ENVOY,))

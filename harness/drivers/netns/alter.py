@@ -55,6 +55,7 @@ def alter(lab: Lab, change: Change) -> None:
     started = [lab.start(start) for start in sorted(change.starts, key=lambda start: not start.first)]
     until_ready(started, lab.spaces, lab.recorder, lab.payload.start_seconds)
     until_ready(_applying(lab, change.applying), lab.spaces, lab.recorder, lab.payload.start_seconds)
+    until_ready(_learning(lab, change.applying), lab.spaces, lab.recorder, lab.payload.start_seconds)
     if change.lets_pass:
         _let_pass(lab, {file.node for file in change.files if file.live})
 
@@ -68,6 +69,14 @@ def _applying(lab: Lab, changed: Iterable[Start]) -> Iterator[Running]:
             lab.programs[key] = replace(running, start=start)
             wanted = replace(start, ready_by=start.applied_by, ready_value=start.applied_value)
             yield replace(running, start=wanted)
+
+
+def _learning(lab: Lab, changed: Iterable[Start]) -> Iterator[Running]:
+    """Yield programs as ready only when they have learned the routes that they are to have now."""
+    for start in changed:
+        running = lab.programs.get((start.space, start.name))
+        if running is not None and running.child.code is None and start.ready_by == "routes":
+            yield running
 
 
 def _let_pass(lab: Lab, nodes: Collection[str]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 from types import MappingProxyType
 
 from harness.drivers.netns.sandbox import PRIVATE
 from harness.errors import InputError
+from harness.lab import Pool
 from harness.plan import Bindings, Node, Plan
 
 _INSIDE = IPv4Network("100.64.0.0/16")
@@ -20,11 +22,13 @@ def bind(
     python: tuple[str, ...] = ("python3",),
     earlier: Bindings | None = None,
     pinned: Mapping[str, IPv4Address] = MappingProxyType({}),
+    moved: str | None = None,
 ) -> Bindings:
     """Assign addresses: declared ones first, then the next free one of each network, in the lab file's order.
 
     Nodes, services and pools that `earlier` bindings know keep what they have; `pinned` gives pods an address
-    of their own node's blocks. Raises InputError when a network or pool has none left.
+    of their own node's blocks; a `moved` cluster node takes a block that nobody has, and all of its pods other
+    addresses. Raises InputError when a network or pool has none left.
     """
     old = earlier or Bindings({}, {}, {}, {}, {}, PRIVATE)
     addresses: dict[tuple[str, str], IPv4Address] = {}
@@ -41,7 +45,7 @@ def bind(
                 free = _next_free(plan.lab.networks[network].cidr, taken[network], f"network {network!r}")
                 addresses[node.name, network] = free
                 taken[network].add(free)
-    pods, blocks = _pods(plan, old, pinned)
+    pods, blocks = _pods(plan, old, pinned, moved)
     cluster_ips = _cluster_ips(plan, old.cluster_ips)
     return Bindings(addresses, pods, blocks, cluster_ips, _inside(plan, old.inside), PRIVATE, python)
 
@@ -63,19 +67,47 @@ def _next_free(cidr: IPv4Network, taken: set[IPv4Address], what: str) -> IPv4Add
     raise InputError(f"{what} ({cidr}) has no free address left")
 
 
+def with_block(plan: Plan, bindings: Bindings, node: str) -> Bindings:
+    """Give a node one block more; raises InputError when the pool has none left."""
+    cluster = plan.lab.cluster
+    if cluster is None:
+        raise InputError("the lab has no cluster, and so no blocks")
+    free = _free_blocks(next(iter(cluster.pools.values())), bindings)
+    added = _next_block(free, next(iter(cluster.pools.values())).cidr, node)
+    return replace(bindings, blocks=bindings.blocks | {node: (*bindings.blocks[node], added)})
+
+
+def without_block(plan: Plan, bindings: Bindings, node: str) -> Bindings:  # noqa: ARG001 - with_block's form
+    """Take the last block from a node that has no pods; raises InputError when every block of it has some."""
+    empty = [
+        block
+        for block in bindings.blocks[node]
+        if not any(address in block for address in bindings.pods.values())
+    ]
+    if not empty:
+        raise InputError(f"{node} has no block without pods")
+    left = tuple(block for block in bindings.blocks[node] if block != empty[-1])
+    return replace(bindings, blocks=bindings.blocks | {node: left})
+
+
+def _free_blocks(pool: Pool, old: Bindings) -> Iterator[IPv4Network]:
+    used = {block for blocks in old.blocks.values() for block in blocks}
+    prefix = max(pool.block, pool.cidr.prefixlen)
+    return (block for block in pool.cidr.subnets(new_prefix=prefix) if block not in used)
+
+
 def _pods(
-    plan: Plan, old: Bindings, pinned: Mapping[str, IPv4Address]
+    plan: Plan, old: Bindings, pinned: Mapping[str, IPv4Address], moved: str | None
 ) -> tuple[dict[str, IPv4Address], dict[str, tuple[IPv4Network, ...]]]:
     """Give each node a block of the pool and each pod an address of its node's block (Calico IPAM)."""
     cluster = plan.lab.cluster
     if cluster is None:
         return {}, {}
     pool = next(iter(cluster.pools.values()))
-    used = {block for blocks in old.blocks.values() for block in blocks}
-    prefix = max(pool.block, pool.cidr.prefixlen)
-    free = (block for block in pool.cidr.subnets(new_prefix=prefix) if block not in used)
+    free = _free_blocks(pool, old)
+    kept = {node: found for node, found in old.blocks.items() if node != moved}
     blocks = {
-        node.name: list(old.blocks.get(node.name, ())) or [_next_block(free, pool.cidr, node.name)]
+        node.name: list(kept.get(node.name, ())) or [_next_block(free, pool.cidr, node.name)]
         for node in plan.cluster_nodes
     }
     pods = {

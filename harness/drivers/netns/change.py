@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from harness.drivers.netns.layout import Neighbour, Payload, PlacedFile, Route, Space, Start
@@ -56,11 +56,11 @@ class Change:
         yield from (f"~ {node}: files are replaced" for node in sorted(replaced))
 
 
-def difference(old: Payload, new: Payload) -> Change:
-    """Return how to get from one payload to another; spaces whose interfaces differ are made anew."""
+def difference(old: Payload, new: Payload, anew: Collection[str] = ()) -> Change:
+    """Return how to get from one payload to another; spaces whose interfaces differ, and those named, are made anew."""
     before = {space.name: space for space in old.layout.spaces}
     after = {space.name: space for space in new.layout.spaces}
-    same = _same(before, after)
+    same = _same(before, after, anew)
     stays = same | {""}
     known = {file.path: file for file in old.files}
     files = tuple(file for file in new.files if known.get(file.path) != file or file.node not in stays)
@@ -89,13 +89,15 @@ def difference(old: Payload, new: Payload) -> Change:
 
 
 def _runs_on(old: Start, new: Start) -> bool:
-    """Tell whether a program may stay as it is; what its live files say is another matter."""
-    return replace(old, applied_by=new.applied_by, applied_value=new.applied_value) == new
+    """Tell whether a program may stay as it is; what its live files say, and what it is to learn, is another matter."""
+    waits = replace(new, ready_by=old.ready_by, ready_value=old.ready_value)
+    return replace(waits, applied_by=old.applied_by, applied_value=old.applied_value) == old
 
 
-def _same(before: dict[str, Space], after: dict[str, Space]) -> set[str]:
+def _same(before: dict[str, Space], after: dict[str, Space], anew: Collection[str]) -> set[str]:
     """Return the spaces that stay: those that can, and whose interfaces do not end in one that goes."""
-    same = {name for name in before.keys() & after.keys() if _stands(before[name], after[name])}
+    both = (before.keys() & after.keys()) - set(anew)
+    same = {name for name in both if _stands(before[name], after[name])}
     while True:
         torn = {name for name in same if any(nic.peer_space not in {None, *same} for nic in after[name].nics)}
         if not torn:

@@ -25,7 +25,7 @@ from harness.programs.bird_control import routes as bird_routes
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
-from harness.running import Mark, Raw
+from harness.running import Mark, Raw, Readdressing
 
 _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 _KINDS = (*_EVERYTHING, "routes")
@@ -104,6 +104,11 @@ class NamespaceLab:
         for state in self._state.rotations(name, keep):
             self._become(state, self.source, let_pass=True)
 
+    def readdress(self, node: str, how: Readdressing) -> None:
+        """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""
+        state = self._state.readdressed(node, how)
+        self._become(state, self.source, anew=(node,) if how == "reboot" else ())
+
     def issued(self) -> Mapping[str, tuple[str, ...]]:
         """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
         return self._state.certificates.issued()
@@ -118,10 +123,11 @@ class NamespaceLab:
             raise TypeError("this is no state of a lab")
         self._become(state, self.source)
 
-    def _become(self, state: State, source: tuple[str, str], *, let_pass: bool = False) -> tuple[str, ...]:
-        change = difference(
-            payload_of(self._state, self.name, self.source), payload_of(state, self.name, source)
-        )
+    def _become(
+        self, state: State, source: tuple[str, str], *, let_pass: bool = False, anew: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        before = payload_of(self._state, self.name, self.source)
+        change = difference(before, payload_of(state, self.name, source), anew)
         memory = os.memfd_create("change")
         try:
             os.write(memory, pickle.dumps(replace(change, lets_pass=let_pass)))

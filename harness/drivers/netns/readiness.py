@@ -13,10 +13,13 @@ from harness.drivers.netns.build import Built
 from harness.drivers.netns.children import Child
 from harness.drivers.netns.layout import Start
 from harness.drivers.netns.recorder import Recorder
+from harness.programs.bird_control import BirdError, ask
 
 _LISTEN = "0A"
 _DYNAMIC = ("dynamic_active_secrets", "dynamic_route_configs")
 """What Envoy takes from files that it watches."""
+_REREAD = (3, 4)
+"""BIRD's codes for done, and for begun (doc/reply_codes)."""
 
 
 class Failed(Exception):
@@ -69,6 +72,8 @@ def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) ->
         case "versions":
             dumped = b"".join(_admin(first, f"/config_dump?resource={resource}") for resource in _DYNAMIC)
             found = all(f'"{version}"'.encode() in dumped for version in rest.split(","))
+        case "rereads":
+            found = _rereads(first)
         case "routes":
             _wake_bird(first)
             known = {route.dst for route in spaces[start.space].route.routes() if route.gateway}
@@ -103,6 +108,13 @@ def _listens(pid: int, port: int) -> bool:
                 fields = line.split()
                 if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                     return True
+    return False
+
+
+def _rereads(path: str) -> bool:
+    """Tell BIRD to read its file again, which leaves alone what is as before; it does at once, or when it can."""
+    with contextlib.suppress(BirdError):
+        return ask(path, "configure")[-1][0] in _REREAD
     return False
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import harness
 from harness import tools
-from harness.drivers.netns.bind import bind
+from harness.drivers.netns.bind import bind, with_block, without_block
 from harness.drivers.netns.layout import Payload, PlacedFile, Start
 from harness.drivers.netns.lower import lower
 from harness.drivers.netns.sandbox import PRIVATE
@@ -21,6 +21,7 @@ from harness.errors import MissingCapability
 from harness.identity import Certificates, issue, reissued, successions
 from harness.plan import Bindings, Plan, Runtime, certificates_of, render
 from harness.rotation_checks import AUTHORITY
+from harness.running import Readdressing
 
 START_SECONDS = 30.0
 PACKAGE = Path(harness.__file__).parent
@@ -41,6 +42,16 @@ class State:
         authority = plan.lab.mesh.ca
         issued = issue(plan.requests, authority.root, authority.intermediate, self.certificates)
         return State(plan, bindings, issued)
+
+    def readdressed(self, node: str, how: Readdressing) -> State:
+        """Return the state in which a node has another block, one more, or one less.
+
+        Raises InputError when the pool has none left, or the node none without pods.
+        """
+        if how == "reboot":
+            return replace(self, bindings=bind(self.plan, _python(), self.bindings, moved=node))
+        change = with_block if how == "add_block" else without_block
+        return replace(self, bindings=change(self.plan, self.bindings, node))
 
     def rotations(self, name: str, keep: Collection[str] = ()) -> Iterator[State]:
         """Yield the states, each to be in force before the next, in which certificates are replaced.
