@@ -207,7 +207,12 @@ class TlsStream:
 
 
 def reason_of(error: ssl.SSLError) -> str:
-    """Return OpenSSL's reason words, with the verifier's sentence where there is one."""
+    """Return OpenSSL's reason words, with the verifier's sentence where there is one.
+
+    A peer that ended its side early is the same whichever way Python tells it, which differs by its version.
+    """
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "UNEXPECTED_EOF_WHILE_READING"
     reason = error.reason or str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{reason}: {error.verify_message}"
