@@ -213,7 +213,7 @@ def reason_of(error: ssl.SSLError) -> str:
     """
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "UNEXPECTED_EOF_WHILE_READING"
-    reason = error.reason or str(error)
+    reason: str = getattr(error, "reason", None) or str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{reason}: {error.verify_message}"
     return reason
