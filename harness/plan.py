@@ -15,7 +15,7 @@ from typing import Literal
 from harness import lookup
 from harness.identity import Certificates, Request
 from harness.lab import Lab, Outside, Pod, Service, Workload, pod_host, pods, services
-from harness.route_checks import GATEWAYS
+from harness.route_checks import GATEWAY, GATEWAYS
 
 Placement = Literal["pod", "cluster-node", "outside"]
 CLUSTER_DOMAIN = "cluster.local"
@@ -261,11 +261,16 @@ def endpoints(plan: Plan, bindings: Bindings, service: Service) -> tuple[tuple[s
 
 
 def entrances(plan: Plan, bindings: Bindings) -> dict[str, IPv4Address]:
-    """Return the address at which each host of the routes is reached from outside: that of its gateway's node."""
+    """Return the address at which each host of the routes is reached from outside: that of its gateway's node.
+
+    A gateway that a step deleted takes its hosts along.
+    """
+    nodes = {pod.name: plan.node(pod.host or "") for pod in plan.of_kind(GATEWAY)}
     return {
-        host: bindings.address(plan.node(plan.node(route.gateway).host or ""))
+        host: bindings.address(nodes[route.gateway])
         for route in plan.lab.routes.values()
         for host in route.hosts
+        if route.gateway in nodes
     }
 
 

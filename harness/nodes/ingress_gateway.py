@@ -208,7 +208,7 @@ def _cluster(destination: Destination, gateway: Node, plan: Plan, bindings: Bind
             }
         },
     }
-    port = pods[0].pod.spec.port if pods[0].pod else None
+    port = next((node.pod.spec.port for node in pods if node.pod), None)
     service = Service(namespace=namespace, port=port or 80, selector=workload)
     if mtls.sends_mutual_tls(gateway, plan, service, pods):
         identities = sorted({spiffe_id(plan, node.pod) for node in pods if node.pod})

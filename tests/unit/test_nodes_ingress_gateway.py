@@ -14,8 +14,9 @@ from harness.drivers.netns.bind import bind
 from harness.drivers.netns.lower import lower
 from harness.identity import Request
 from harness.nodes import ingress_gateway, workload
-from harness.plan import Node, entrances, render
+from harness.plan import Node, entrances, make_plan, render
 from harness.programs.fivetuple import TCP, FiveTuple
+from harness.steps import without
 
 GATEWAY = "edge/gateway"
 WITH_GATEWAY = LAB.replace(
@@ -160,6 +161,19 @@ def test_outside_a_host_is_found_at_the_gateways_node(rendered: Rendered) -> Non
     elsewhere = rendered.runtimes["server-0"].rules
     assert str(rendered.bindings.addresses["server-0", "nodes"]) not in elsewhere
     assert str(address) not in elsewhere
+
+
+def test_a_gateway_or_version_that_is_deleted_leaves_a_plan() -> None:
+    """Without its gateway a host is nowhere; without its pod a destination is a cluster that nobody is in."""
+    plan = plan_of(WITH_GATEWAY)
+    bindings = bind(plan)
+    gone = make_plan(without(plan.lab, GATEWAY), plan)
+    assert entrances(gone, bindings) == {}
+    one_less = make_plan(without(plan.lab, "red/shop-v2"), plan)
+    runtimes = render(one_less, bindings, pretended_certificates(one_less))
+    (config,) = [file.content for file in runtimes[GATEWAY].files if file.path == "envoy.json"]
+    empty = json.loads(config)["static_resources"]["clusters"][1]
+    assert (empty["name"], empty["load_assignment"]["endpoints"]) == ("red/shop-v2", [{"lb_endpoints": []}])
 
 
 def test_a_client_outside_runs_nothing(rendered: Rendered) -> None:
