@@ -60,6 +60,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         trust=certificates.roots["mesh"],
         virtual_servers=(server,),
         policies={policy: rules},
+        rotates=plan.lab.mesh.certificates.rotate,
     )
     found: Runtime = lookup.find("engines", "envoy").render(proxy)
     return replace(found, programs=tuple(replace(program, name="envoy") for program in found.programs))

@@ -22,6 +22,9 @@ from harness.proxy import CLIENT_CERTIFICATE, Proxy, VirtualServer, authorizatio
 from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
+ROTATES = True
+"""Its certificate can be replaced while it runs."""
+
 SERVER = "server"
 """The hop behind Envoy, in a scenario `NODE/server`."""
 
@@ -66,7 +69,7 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:  # noqa: ARG001 - e
     return (Request(node.name, uris=(_spec(node).identity,)),)
 
 
-def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
     """Return Envoy on the host's address, and the server on the same port of its loopback."""
     spec = _spec(node)
     policy, rules = authorization(spec.allow)
@@ -89,6 +92,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         trust=certificates.roots["mesh"],
         virtual_servers=(server,),
         policies={policy: rules},
+        rotates=plan.lab.mesh.certificates.rotate,
     )
     envoy: Runtime = lookup.find("engines", "envoy").render(proxy)
     envoy = replace(envoy, programs=tuple(replace(program, name="envoy") for program in envoy.programs))

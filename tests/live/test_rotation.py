@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command_line import ENVIRONMENT, egresslab
+from edited_lab import written
 from other_user import OTHER_USER, as_other, folder_for_others, interpreter
-from small_lab import own_name
+from small_lab import own_name, standing
 
 from harness import shipped
 from harness.drivers.netns.lab import NamespaceLab, stand_up
@@ -24,6 +25,7 @@ from harness.source import parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
 pytestmark = pytest.mark.live
 
@@ -99,6 +101,29 @@ def test_a_pod_finds_its_new_certificate_in_its_folder(lab: NamespaceLab) -> Non
     assert ran.code == 0, ran.stderr
     fingerprint = ran.stdout.rpartition("=")[2].strip().replace(":", "").lower()
     assert fingerprint != lab.issued()[CLIENT][-1]
+
+
+def _rotating(lab: dict[str, Any]) -> None:
+    lab["mesh"]["certificates"] = {"rotate": True}
+
+
+WAYS = (
+    "the egress gateway lets the application pass, behind its node's address",
+    "the checking gateway lets the application pass, behind its node's address",
+    "the Envoy on the server's host lets the application pass",
+    "the external proxy lets the application pass, from its tenant's address",
+)
+
+
+def test_gateways_and_hosts_of_the_mesh_take_new_certificates_as_they_run(tmp_path: Path) -> None:
+    """Whatever way an application goes, it goes on after the authority was replaced, and nothing was started anew."""
+    files = written("three-ways", tmp_path, _rotating)
+    with standing(files, own_name("rotation-ways")) as stands:
+        before = process_ids(stands.lab)
+        stands.lab.rotate("ca")
+        results = [result for way in WAYS for result in stands.results(way)]
+        assert process_ids(stands.lab) == before
+    assert [str(result.verdict) for result in results] == ["held"] * len(WAYS)
 
 
 def test_an_ordinary_user_rotates_too() -> None:
