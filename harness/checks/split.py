@@ -33,21 +33,25 @@ def judge_all(expected: Split, observed: Observed) -> Iterator[Finding]:
     """Yield a finding for each flow that no pod served, and one for each arm of each phase."""
     arms = set(expected.over) | set(expected.then)
     served: list[Served] = []
+    missing = False
     for evidence, passport in observed:
         pods = {sighting.at for sighting in passport.sightings if sighting.witness == "log"} & arms
         if len(pods) == 1:
             served.append(_served(pods.pop(), passport))
         else:
-            yield _lost(sorted(pods), arms, evidence, passport)
+            lost = _lost(sorted(pods), arms, evidence, passport)
+            missing = missing or lost.state == "unknown"
+            yield lost
     if not expected.then:
         yield from _arms(expected.over, served, expected.confidence, "")
         return
     served.sort(key=lambda flow: flow.time)
     tables = list(dict.fromkeys(flow.routes for flow in served))
-    if len(tables) != 2:
+    if len(tables) != 2 or "" in tables:
         at = served[0].at if served else "any"
-        seen = f"{len(tables)}: {', '.join(tables) or 'none'}"
-        yield Finding("split", "broken", at, "two sets of routes, one after the other", seen)
+        seen = f"{len(tables)}: {', '.join(table or 'in no log' for table in tables) or 'none'}"
+        state: State = "unknown" if missing or "" in tables else "broken"
+        yield Finding("split", state, at, "two sets of routes, one after the other", seen)
         return
     before = [flow for flow in served if flow.routes == tables[0]]
     after = [flow for flow in served if flow.routes == tables[1]]

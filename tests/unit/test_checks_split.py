@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,19 @@ def test_a_change_that_never_comes_into_force_is_broken(evidence: Evidence) -> N
     findings = list(judge_all(CHANGED, flows(evidence, (80, V1, OLD), (20, V2, OLD))))
     assert [(finding.at, finding.state) for finding in findings] == [(GATEWAY, "broken")]
     assert findings[0].seen == f"1: {OLD}"
+
+
+def test_a_change_of_which_the_log_is_missing_is_unknown(evidence: Evidence) -> None:
+    """Requests that no gateway's log says the routes of may have been decided by any."""
+    logged = flows(evidence, (80, V1, OLD), (20, V2, OLD))
+    unlogged = [
+        (seen, replace(passport, sightings=passport.sightings[1:]))
+        for seen, passport in flows(evidence, (100, V2, NEW))
+    ]
+    findings = list(judge_all(CHANGED, [*logged, *unlogged]))
+    assert [(finding.at, finding.state) for finding in findings] == [(V2, "unknown")]
+    gappy = recorded(evidence, lost={f"{V1} lines": "the pipe overflowed"})
+    assert {finding.state for finding in judge_all(CHANGED, [*logged, flow(gappy, [])])} == {"unknown"}
 
 
 def test_old_routes_that_come_back_are_broken(evidence: Evidence) -> None:
