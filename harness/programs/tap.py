@@ -31,7 +31,7 @@ _ETH_P_ALL = 3
 _OUTGOING = 4
 _USER = 0x1
 _CHECKSUM_NOT_READY, _VLAN_VALID, _VLAN_TPID_VALID = 0x8, 0x10, 0x40
-_RETIRE_MS = 4
+_RETIRE_MS = 8
 _FRAME_SIZE = 1 << 11  # the third version fills blocks without regard to it, yet wants it to divide them
 
 _BLOCK = struct.Struct("=II")  # status, number of packets: struct tpacket_hdr_v1 behind version and offset

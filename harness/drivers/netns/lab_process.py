@@ -32,7 +32,7 @@ from harness.programs.tap import Tap
 _TAP_THREADS = 8
 _HOSTS = f"{sandbox.PRIVATE}/hosts"
 _POD_BLOCKS, _NODE_BLOCKS = 16, 32
-"""Each block is given to us 4 ms after its first frame at the latest: the ring bridges 64 and 128 ms of ours."""
+"""Each block is given to us 8 ms after its first frame at the latest: the ring bridges 128 and 256 ms of ours."""
 _MOST_FILES = 65536
 
 
