@@ -27,14 +27,16 @@ PYTEST = (
 """The plugin loads itself only where the project is installed."""
 
 
-def egresslab(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def egresslab(
+    *arguments: str, given: str | None = None, seconds: float = COMMAND_SECONDS
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with `given` on its standard input."""
     return subprocess.run(
         [*EGRESSLAB, *arguments],
         input=given,
         capture_output=True,
         text=True,
-        timeout=COMMAND_SECONDS,
+        timeout=seconds,
         env=ENVIRONMENT,
         check=False,
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.live, pytest.mark.prove]
 
 RUNS = 50
+SECONDS = 300.0
+"""What one run may take on a machine that has much else to do."""
 
 
 @pytest.mark.parametrize("lab", sorted(shipped.shipped_labs()))
@@ -29,7 +31,8 @@ def test_a_lab_holds_fifty_times_in_a_row(
     took: list[float] = []
     for number in range(1, RUNS + 1):
         begun = time.monotonic()
-        found = egresslab("test", "--lab", lab, "--name", own_name(f"again-{lab}"), "--out", str(tmp_path))
+        options = ("--name", own_name(f"again-{lab}"), "--out", str(tmp_path))
+        found = egresslab("test", "--lab", lab, *options, seconds=SECONDS)
         took.append(time.monotonic() - begun)
         assert found.returncode == 0, f"run {number} of {RUNS}:\n{found.stdout}{found.stderr}"
         shutil.rmtree(tmp_path / lab)
