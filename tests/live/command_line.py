@@ -18,7 +18,7 @@ ENVIRONMENT = os.environ | {
 }
 """For processes of ours, wherever they start."""
 
-COMMAND_SECONDS = 30
+COMMAND_SECONDS = 60
 EGRESSLAB = (sys.executable, "-m", "harness.cli")
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
