@@ -178,7 +178,7 @@ def probe_of(item: Item) -> Probe:
     return Probe(
         id=0,
         node=item.source,
-        scheme=cast('Literal["tcp", "udp", "http", "https"]', url.scheme),
+        scheme=cast('Literal["tcp", "udp", "icmp", "http", "https"]', url.scheme),
         host=url.hostname or "",
         port=url.port or _PORTS.get(url.scheme, 0),
         path=url.path or "/",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from harness.evidence import APP, OPENINGS, SIDECAR, Attempt, Recorded, Sighting
 from harness.plan import Bindings, Plan
-from harness.programs.fivetuple import FiveTuple
-from harness.sightings import read_address
+from harness.programs.fivetuple import ICMP, TCP, UDP, FiveTuple
+from harness.sightings import ECHO, read_address
 
-_TCP = 6
+_PROTOCOLS = {"icmp": ICMP, "udp": UDP}
 _LOOPBACK = "127.0.0.1"
 
 
@@ -87,13 +88,23 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
     return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous), host)
 
 
+def sent_by(attempt: Attempt) -> FiveTuple | None:
+    """Return the 5-tuple that a probe sent; None for a command, and for a probe that sent nothing."""
+    outcome = attempt.outcome
+    local = read_address(outcome.local) if outcome else None
+    remote = read_address(outcome.remote) if outcome else None
+    if local is None or remote is None:
+        return None
+    scheme = urlsplit(attempt.item.to or "").scheme
+    port = ECHO if scheme == "icmp" else remote[1]
+    return FiveTuple(_PROTOCOLS.get(scheme, TCP), local[0], local[1], remote[0], port)
+
+
 def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings: Bindings) -> set[FiveTuple]:
     """Return the 5-tuples that the client itself opened: known for a probe, observed for a command."""
     if attempt.outcome is not None:
-        local, remote = read_address(attempt.outcome.local), read_address(attempt.outcome.remote)
-        if local is None or remote is None:
-            return set()
-        return {FiveTuple(_TCP, local[0], local[1], remote[0], remote[1])}
+        sent = sent_by(attempt)
+        return {sent} if sent else set()
     sidecar = f"{attempt.pod} {SIDECAR}"
     by_sidecar = {
         sighting.onward for sighting in sightings if sighting.at == sidecar and sighting.onward is not None
@@ -105,7 +116,7 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
         if sighting.at in (attempt.pod, sidecar)
         and sighting.event in ("new", "opening", "connection")
         and sighting.flow is not None
-        and sighting.flow.protocol == _TCP
+        and sighting.flow.protocol == TCP
         and sighting.flow.src == own
         and sighting.flow not in by_sidecar
         and sighting.time >= attempt.started
@@ -129,7 +140,7 @@ def _dialled_in_vain(known: set[FiveTuple], used: Iterable[Sighting], recorded: 
             and sighting.facts.get("outgoing") == "true"
             and sighting.facts.get("tap") == f"{pod}.eth0"
             and sighting.flow is not None
-            and sighting.flow.protocol == _TCP
+            and sighting.flow.protocol == TCP
             and sighting.flow not in recorded.accounted
             and sighting.flow not in known
             and sighting.time >= failed[0].time

@@ -79,8 +79,10 @@ def _flow(scenario: Scenario) -> Found:
     if scenario.run and through:
         yield ("through",), "'through' is for probes ('to'); a command names its proxy itself"
     targets = scenario.matrix.to if scenario.to is None else (scenario.to,)
-    if through and any(urlsplit(target).scheme == "udp" for target in targets):
-        yield ("through",), "a proxy does not carry udp"
+    schemes = {urlsplit(target).scheme for target in targets}
+    for scheme in ("udp", "icmp"):
+        if through and scheme in schemes:
+            yield ("through",), f"a proxy does not carry {scheme}"
     if scenario.within is not None and scenario.expect.allowed is None:
         yield ("within",), "'within' is for allowed flows; a denial is never tried again"
 

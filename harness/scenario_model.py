@@ -16,7 +16,7 @@ from harness.expect_model import Expect, Percent
 from harness.lab_model import ClientTls, Entry, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
-SCHEMES = ("tcp", "udp", "http", "https")
+SCHEMES = ("tcp", "udp", "icmp", "http", "https")
 READDRESSINGS = ("reboot", "add_block", "release_block")
 STEPS = (
     "delete",
@@ -81,6 +81,8 @@ def _url(value: str) -> str:
         )
     if url.scheme in {"tcp", "udp"} and (port is None or url.path):
         raise ValueError(f"{shown(value)} must be {url.scheme}://NAME:PORT")
+    if url.scheme == "icmp" and (port is not None or url.path):
+        raise ValueError(f"{shown(value)} must be icmp://NAME")
     if port == 0:
         raise ValueError(f"{shown(value)} is not a URL with a port from 1 to 65535")
     if _is_address(host):

@@ -11,13 +11,15 @@ from harness import lookup
 from harness.capture import Packet, dissect
 from harness.evidence import Recorded, Sighting
 from harness.plan import Plan
-from harness.programs.fivetuple import FiveTuple
+from harness.programs.fivetuple import ICMP, FiveTuple
 from harness.programs.tap import frames
 from harness.running import Raw
 
 Counters = Mapping[str, Mapping[str, Sequence[int]]]
 _TCP, _UDP = 6, 17
 _LAST_PORT = 65535
+ECHO = 8 << 8
+"""What stands in the place of a port where an ICMP packet is an echo request (FiveTuple)."""
 
 
 def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Sequence[str]) -> Recorded:
@@ -89,7 +91,9 @@ def facts_of(event: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
 
 
 def inverse(flow: FiveTuple) -> FiveTuple:
-    """Return the 5-tuple of the other direction."""
+    """Return the 5-tuple of the other direction; of an echo request its answer's, of an answer its request's."""
+    if flow.protocol == ICMP and flow.dport in (ECHO, 0):
+        return FiveTuple(ICMP, flow.dst, flow.sport, flow.src, ECHO - flow.dport)
     return FiveTuple(flow.protocol, flow.dst, flow.dport, flow.src, flow.sport)
 
 
@@ -129,11 +133,12 @@ def _from_packets(packets: Sequence[tuple[str, Packet]]) -> Iterator[Sighting]:
             if quoted is not None:
                 facts |= {"icmp": f"{kind}/{code}", "by": packet.flow.src}
                 yield Sighting(node, "tap", "icmp", packet.time, quoted, None, facts)
-            continue
+            if packet.flow.dport != ECHO:
+                continue
         if "R" in packet.flags:
             yield Sighting(node, "tap", "reset", packet.time, inverse(packet.flow), None, facts)
         number = packet.seq if packet.flow.protocol == _TCP else 0
-        opens = packet.flags == "S" or packet.flow.protocol == _UDP
+        opens = packet.flags == "S" or packet.flow.protocol in (ICMP, _UDP)
         answers = packet.flow.protocol == _UDP and (node, inverse(packet.flow), 0) in seen
         if opens and not answers and (node, packet.flow, number) not in seen:
             seen.add((node, packet.flow, number))

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from harness import lookup
 from harness.denial import denials, rule_of
 from harness.evidence import SIDECAR, Evidence, Finding, Sighting
-from harness.passport import Passport
+from harness.passport import Passport, sent_by
 from harness.plan import Node
+from harness.programs.fivetuple import ICMP
 from harness.scenario import Allowed
-from harness.sightings import tcp
 
 
 def judge(expected: Allowed, evidence: Evidence, passport: Passport) -> Iterator[Finding]:
@@ -95,13 +95,15 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
 def _is_passing(hop: str, seen: Sequence[Sighting], evidence: Evidence) -> bool:
     """Say whether a node forwarded, or sent, what a probe addressed to another: its programs have no part in that.
 
-    Only where every packet is still as the probe sent it: what was redirected to a proxy is in its log.
+    Only where every packet is still as the probe sent it: what was redirected to a proxy is in its log. Nor have
+    programs a part in an echo, which kernels answer.
     """
-    outcome = evidence.attempt.outcome
-    sent = tcp(outcome.local, outcome.remote) if outcome else None
+    sent = sent_by(evidence.attempt)
     node = next((node for node in evidence.plan.nodes if node.name == hop), None)
     if sent is None or node is None:
         return False
+    if sent.protocol == ICMP:
+        return True
     own = {str(address) for address in evidence.bindings.all_addresses(node)}
     return sent.dst not in own and {sighting.flow for sighting in seen} == {sent} and _routes(node)
 

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     import ssl
 
 Stage = Literal["resolve", "connect", "proxy", "tls", "request"]
-OpenSocket = Callable[[str, int, int], socket.socket]
+OpenSocket = Callable[[str, int, int, int], socket.socket]
+"""Opens a socket in a node: of this family, type and protocol (0: the usual one)."""
 
 BODY_KEPT = 4096
 HEAD_LIMIT = 65536
+ECHO_REQUEST = bytes((8, 0, 0, 0, 0, 0, 0, 1)) + bytes(range(56))
+"""Sequence number 1, and as much data as ping(8) sends; the kernel fills in identifier and checksum (RFC 792)."""
 MOST_PORTS = 64
 """How many ports are looked at for one that no flow of the run had; then one is used again."""
 
@@ -30,14 +33,14 @@ class Probe:
     """One flow to try from a node; `timeout` in seconds for all of it, `mark` is SO_MARK.
 
     `through` is an HTTP proxy (host, port) that is asked to CONNECT; `source` an address to leave from;
-    `send` what tcp and udp send (tcp with nothing to send only connects); `token` goes into
+    `send` what tcp and udp send (tcp with nothing to send only connects, icmp sends an echo); `token` goes into
     X-Egresslab-Token; `certificate` names the files of a chain and its key for https. `after` is when the flow may
     begin, in seconds since its engine started on all of them.
     """
 
     id: int
     node: str
-    scheme: Literal["tcp", "udp", "http", "https"]
+    scheme: Literal["tcp", "udp", "icmp", "http", "https"]
     host: str
     port: int
     path: str = "/"
@@ -134,8 +137,7 @@ class Flow:
         host, port = probe.through or (probe.host, probe.port)
         address = (yield from self._resolve(host)), port
         self._stage = "connect"
-        kind = socket.SOCK_DGRAM if probe.scheme == "udp" else socket.SOCK_STREAM
-        wire = self._wire(kind)
+        wire = self._wire()
         try:
             self._local = wire.local
             if started:
@@ -145,13 +147,15 @@ class Flow:
         finally:
             wire.sock.close()
 
-    def _wire(self, kind: int) -> Wire:
+    def _wire(self) -> Wire:
         """Return a wire from a port that no flow of this run had: flows are told apart by their 5-tuples."""
         probe = self._probe
+        kind = socket.SOCK_DGRAM if probe.scheme in ("udp", "icmp") else socket.SOCK_STREAM
+        protocol = socket.IPPROTO_ICMP if probe.scheme == "icmp" else 0
         refused: list[socket.socket] = []  # open as long as we look, so that the kernel gives others
         try:
             while True:
-                sock = self._open_socket(probe.node, socket.AF_INET, kind)
+                sock = self._open_socket(probe.node, socket.AF_INET, kind, protocol)
                 refused.append(sock)
                 wire = Wire(sock, self._deadline, mark=probe.mark, source=probe.source)
                 port = probe.node, wire.local.rpartition(":")[2]
@@ -180,6 +184,11 @@ class Flow:
                 self._stage = "request"
                 yield from self._request(wire)
                 return "answered"
+            if probe.scheme == "icmp":
+                self._stage = "request"
+                answer, ttl = yield from wire.ping(ECHO_REQUEST)
+                self._lines.append(f"{len(answer)} bytes from {address[0]}: icmp_seq=1 ttl={ttl}")
+                return "answered"
             if probe.scheme == "tcp" and not probe.send:
                 return "connected"
             self._stage = "request"
@@ -196,7 +205,7 @@ class Flow:
         known = resolver.known(host)
         if known is not None:
             return known
-        with self._open_socket(self._probe.node, socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with self._open_socket(self._probe.node, socket.AF_INET, socket.SOCK_DGRAM, 0) as sock:
             return (yield from resolve(Wire(sock, self._deadline), resolver, host))
 
     def _tunnel(self, wire: Wire) -> Steps[None]:

@@ -13,6 +13,7 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ Status = Literal[
 ]
 
 CHUNK = 65536
-_IP_RECVERR = 11
-"""Linux's number (linux/in.h); the socket module has no name for it."""
+_IP_TTL, _IP_RECVERR, _IP_RECVTTL = 2, 11, 12
+"""Linux's numbers (linux/in.h); the socket module has no names for all of them."""
 _ORIGIN_ICMP = 2
 _PORT_UNREACHABLE = (3, 3)
 _FATES: dict[int, Status] = {
@@ -145,6 +146,25 @@ class Wire:
                 return b""
             except ssl.SSLError as error:
                 raise EndedError("tls-failed", error.reason or str(error)) from None
+
+    def ping(self, request: bytes) -> Steps[tuple[bytes, int]]:
+        """Send an echo request over a ping socket (icmp(7)); return the answer, and the TTL with which it came."""
+        self.sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        yield from self._send(request)
+        ready = 0
+        while True:
+            try:
+                data, ancillary, _, _ = self.sock.recvmsg(CHUNK, 64)
+            except BlockingIOError:
+                self._look(ready)
+            except OSError as error:
+                raise self.failure(error.errno or 0) from None
+            else:
+                ttls = [
+                    one for level, kind, one in ancillary if (level, kind) == (socket.IPPROTO_IP, _IP_TTL)
+                ]
+                return data, int.from_bytes(ttls[0], sys.byteorder) if ttls else 0
+            ready = yield from self.wait(select.EPOLLIN)
 
     def until(self, separator: bytes, limit: int) -> Steps[bytes | None]:
         """Return the bytes before a separator; None when the peer ends first, or `limit` bytes lack it."""

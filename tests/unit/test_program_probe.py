@@ -25,7 +25,7 @@ HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 def engine() -> Engine:
     """Return an engine whose only node is this machine."""
     resolver = Resolver(None, hosts={"site.test": "127.0.77.4"})
-    return Engine(lambda _, family, kind: socket.socket(family, kind), lambda _: resolver)
+    return Engine(lambda _, *kind: socket.socket(*kind), lambda _: resolver)
 
 
 def one(scheme: Any, port: int, host: str = "127.0.77.4", **more: Any) -> Outcome:
@@ -263,10 +263,10 @@ def test_how_answers_end(answer: bytes, status: str, body: bytes) -> None:
 def test_what_this_node_itself_cannot_do_is_an_error_of_that_probe_only(closed_port: int) -> None:
     """A foreign source, a missing certificate, a node that is gone: none of them spoils another probe."""
 
-    def open_socket(node: str, family: int, kind: int) -> socket.socket:
+    def open_socket(node: str, family: int, kind: int, protocol: int) -> socket.socket:
         if node == "gone":
             raise FileNotFoundError(2, "no such node")
-        return socket.socket(family, kind)
+        return socket.socket(family, kind, protocol)
 
     with TcpListener(answering(HELLO)) as listener:
         to: tuple[str, int] = ("127.0.77.4", listener.port)

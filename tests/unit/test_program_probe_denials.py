@@ -66,7 +66,7 @@ def _inside() -> None:
         *(Probe(port, "here", "udp", here, port, timeout=0.4) for port in (84, 85, 86)),
         Probe(0, "here", "tcp", "198.51.100.1", 80),
     ]
-    engine = Engine(lambda _, family, kind: socket.socket(family, kind), lambda _: Resolver(None))
+    engine = Engine(lambda _, *kind: socket.socket(*kind), lambda _: Resolver(None))
     seen = [(outcome.status, outcome.stage, outcome.detail) for outcome in engine.run(probes)]
     sys.stdout.write(json.dumps(seen))
 

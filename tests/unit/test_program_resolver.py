@@ -16,7 +16,7 @@ SEARCH = ("bookinfo.svc.cluster.local", "svc.cluster.local", "cluster.local")
 def looked_up(dns: DnsListener, host: str, *, timeout: float = 5.0, **more: Any) -> Outcome:
     """Probe a port that nobody listens on; what was resolved is in `remote`."""
     resolver = Resolver(dns.host, port=dns.port, **more)
-    engine = Engine(lambda _, family, kind: socket.socket(family, kind), lambda _: resolver)
+    engine = Engine(lambda _, *kind: socket.socket(*kind), lambda _: resolver)
     [outcome] = engine.run([Probe(1, "here", "tcp", host, 9, timeout=timeout)])
     return outcome
 
@@ -112,7 +112,7 @@ def test_a_server_that_is_not_there() -> None:
         sock.bind(("127.0.77.5", 0))
         port = sock.getsockname()[1]
     resolver = Resolver("127.0.77.5", port=port)
-    engine = Engine(lambda _, family, kind: socket.socket(family, kind), lambda _: resolver)
+    engine = Engine(lambda _, *kind: socket.socket(*kind), lambda _: resolver)
     [outcome] = engine.run([Probe(1, "here", "tcp", "site", 9)])
     assert outcome.status == "resolve-failed"
     assert outcome.detail == "site: 127.0.77.5 is refused: ICMP type 3 code 3 from 127.0.77.5"

@@ -203,9 +203,9 @@ class Operations:
             pickle.dump(outcomes, file)
         return None, [memory]
 
-    def _open_socket(self, node: str, family: int, kind: int) -> socket.socket:
+    def _open_socket(self, node: str, family: int, kind: int, protocol: int) -> socket.socket:
         opened: socket.socket = self._in_net(
-            self._lab.spaces[node].place.net, lambda: socket.socket(family, kind)
+            self._lab.spaces[node].place.net, lambda: socket.socket(family, kind, protocol)
         )
         return opened
 
