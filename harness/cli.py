@@ -130,6 +130,16 @@ def get(what: str, namespace: str | None, lab_name: str | None, driver: Any) -> 
     show(driver, lab_name, what, namespace)
 
 
+@main.command()
+@click.argument("lab", required=False)
+@driver_option
+def stats(lab: str | None, driver: Any) -> None:
+    """Show what each listener of a running lab's gateways let through: bytes and connections."""
+    from harness.look_stats import show_stats  # noqa: PLC0415
+
+    show_stats(lab, driver)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

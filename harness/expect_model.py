@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from harness.lab_model import Entry
+from harness.entry import Entry
 from harness.lab_words import Duration, Flag, Form, Line, Lines, SpiffeId, listed, shown
 
 OUTCOMES = ("allowed", "rejected", "dropped")

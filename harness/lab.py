@@ -7,6 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from harness import lab_checks, source
+from harness.egress_model import Way
+from harness.entry import Entry
 from harness.errors import InputError
 from harness.lab_model import (
     SERVING,
@@ -20,7 +22,6 @@ from harness.lab_model import (
     Database,
     Destination,
     EgressGateway,
-    Entry,
     Lab,
     Mesh,
     Mtls,
@@ -42,9 +43,11 @@ from harness.lab_words import (
     Flag,
     Form,
     Label,
+    Labels,
     Line,
     Lines,
     Name,
+    Names,
     Port,
     Ports,
     SpiffeId,
@@ -77,12 +80,14 @@ __all__ = [
     "Form",
     "Lab",
     "Label",
+    "Labels",
     "Line",
     "Lines",
     "Mesh",
     "Mtls",
     "MtlsPolicy",
     "Name",
+    "Names",
     "Namespace",
     "Network",
     "Outside",
@@ -94,6 +99,7 @@ __all__ = [
     "Route",
     "Service",
     "SpiffeId",
+    "Way",
     "Word",
     "Workload",
     "load_lab",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from harness import bgp_checks, lookup, rotation_checks, route_checks
+from harness import bgp_checks, egress_checks, lookup, rotation_checks, route_checks
 from harness.lookup import nearest
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def check(lab: Lab) -> Found:
     yield from route_checks.check(lab)
     yield from rotation_checks.check(lab)
     yield from bgp_checks.check(lab)
+    yield from egress_checks.check(lab)
     for name, spec in lab.outside.items():
         plug_check = getattr(lookup.find("nodes", spec.kind), "check", None)
         for place, message in plug_check(name, spec, lab) if plug_check else ():
@@ -142,6 +143,7 @@ def _addresses(lab: Lab) -> Found:
     for name, service in lab.services.items():
         if service.cluster_ip is not None:
             claims.append((("services", name, "cluster_ip"), f"service {name!r}", service.cluster_ip))
+    claims += egress_checks.claims(lab)
     for place, owner, address in claims:
         if owners.setdefault(address, owner) != owner:
             yield place, f"{address} is the address of {owners[address]} already"

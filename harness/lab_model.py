@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from harness import lookup
+from harness.egress_model import Egress, SecondInterface
+from harness.entry import Entry
 from harness.lab_words import (
     Address,
     Cidr,
@@ -47,27 +49,6 @@ SERVING = ("http", "database")
 """What a workload can run that has a service of the workload's name."""
 
 
-class Entry(BaseModel):
-    """A mapping in a file: frozen, and no unknown keys.
-
-    A key with nothing after it counts as not written; a mapping with nothing in it may be left empty.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_is_not_written(cls, data: Any) -> Any:
-        if data is None:
-            return {}
-        if not isinstance(data, dict) or None not in data.values():
-            return data
-        optional = {
-            field.alias or name for name, field in cls.model_fields.items() if not field.is_required()
-        }
-        return {key: value for key, value in data.items() if value is not None or key not in optional}
-
-
 class Network(Entry):
     """One layer-2 segment."""
 
@@ -88,12 +69,16 @@ Attachments = Annotated[
 
 
 class Pool(Entry):
-    """A Calico IPPool: pod addresses are taken from it in blocks, one or more per node."""
+    """A Calico IPPool: pod addresses are taken from it in blocks, one or more per node.
+
+    The pods of `namespaces` get theirs from it; those of namespaces that no pool names, from the first.
+    """
 
     cidr: Cidr
     block: Annotated[int, Field(ge=20, le=32, strict=True)] = 26
     overlay: Literal["none"] = "none"
     nat_outgoing: Flag = True
+    namespaces: Labels = ()
 
 
 Asn = Annotated[int, Field(ge=1, le=4294967294, strict=True)]
@@ -125,7 +110,7 @@ class Bgp(Entry):
 
     asn: Asn = 64512
     mesh: Flag = True
-    peers: dict[Name, Peer] = {}
+    peers: dict[Name, Peer] = Field(default_factory=dict)
 
 
 class Cluster(Entry):
@@ -136,6 +121,7 @@ class Cluster(Entry):
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     services_cidr: Cidr
     bgp: Bgp | None = None
+    egress: Egress | None = None
 
 
 class Authority(Entry):
@@ -155,8 +141,8 @@ class MtlsPolicy(Entry):
     """
 
     default: Mtls = "permissive"
-    overrides: dict[Line, Mtls] = {}
-    clients: dict[Line, ClientTls] = {}
+    overrides: dict[Line, Mtls] = Field(default_factory=dict)
+    clients: dict[Line, ClientTls] = Field(default_factory=dict)
     detection_timeout: Duration = "0s"
 
 
@@ -212,6 +198,7 @@ class Workload(Entry):
     node: Name | None = None
     certificate: Certificate = Certificate()
     egress: EgressGateway | None = None
+    net1: SecondInterface | None = None
 
 
 class Namespace(Entry):
@@ -219,7 +206,7 @@ class Namespace(Entry):
 
     inject: Flag = False
     snat: Name | None = None
-    workloads: dict[Label, Workload] = {}
+    workloads: dict[Label, Workload] = Field(default_factory=dict)
 
 
 class Service(Entry):
@@ -227,7 +214,7 @@ class Service(Entry):
 
     namespace: Name
     port: Port
-    labels: dict[Line, Line] = {}
+    labels: dict[Line, Line] = Field(default_factory=dict)
     selector: Name | None = None
     endpoints: Lines = ()
     cluster_ip: Address | None = None
@@ -290,7 +277,7 @@ class Lab(Entry):
     networks: Annotated[dict[Name, Network], Field(min_length=1)]
     cluster: Cluster | None = None
     mesh: Mesh = Mesh(provider="none")
-    namespaces: dict[Label, Namespace] = {}
-    services: dict[Label, Service] = {}
-    routes: dict[Label, Route] = {}
-    outside: dict[Name, Annotated[Outside, _ByKind()]] = {}
+    namespaces: dict[Label, Namespace] = Field(default_factory=dict)
+    services: dict[Label, Service] = Field(default_factory=dict)
+    routes: dict[Label, Route] = Field(default_factory=dict)
+    outside: dict[Name, Annotated[Outside, _ByKind()]] = Field(default_factory=dict)

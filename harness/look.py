@@ -113,7 +113,7 @@ def _nodes_at(lab: Any, placement: str) -> tuple[Sequence[str], list[Sequence[st
         (
             node.name,
             ",".join(node.kinds),
-            ",".join(f"{n}:{lab.bindings.addresses[node.name, n]}" for n, _ in node.on),
+            ",".join(f"{n}:{lab.bindings.addresses[node.name, n]}" for n, _ in node.places),
         )
         for node in lab.plan.nodes
         if node.placement == placement
@@ -124,10 +124,11 @@ def _nodes_at(lab: Any, placement: str) -> tuple[Sequence[str], list[Sequence[st
 def _taps(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for node in lab.plan.nodes:
-        taps = [f"{node.name}.{network}" for network, _ in node.on]
+        taps = [f"{node.name}.{name}" for name in (*dict(node.places), *(one.name for one in node.shims))]
         if node.pod is not None:
             served = node.pod.injected and node.pod.spec.runs in SERVING
-            taps = [f"{node.name}.eth0", *([f"{node.name}.lo"] if served else [])]
+            second = node.name in lab.bindings.second
+            taps = [f"{node.name}.{name}" for name in ("eth0", *second * ("net1",), *served * ("lo",))]
         elif node.placement == "pod":  # the cluster's DNS
             taps = [f"{node.name}.eth0"]
         rows += [(tap, node.name) for tap in taps]

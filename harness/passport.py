@@ -109,7 +109,7 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
     by_sidecar = {
         sighting.onward for sighting in sightings if sighting.at == sidecar and sighting.onward is not None
     }
-    own = str(bindings.address(plan.node(attempt.pod)))
+    own = {str(address) for address in bindings.all_addresses(plan.node(attempt.pod))}
     return {
         sighting.flow
         for sighting in sightings
@@ -117,7 +117,7 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
         and sighting.event in ("new", "opening", "connection")
         and sighting.flow is not None
         and sighting.flow.protocol == TCP
-        and sighting.flow.src == own
+        and sighting.flow.src in own
         and sighting.flow not in by_sidecar
         and sighting.time >= attempt.started
         and sighting.time <= attempt.ended

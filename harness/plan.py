@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from harness import lookup
+from harness.egress_ways import Shim, shims_of
 from harness.identity import Certificates, Request
 from harness.lab import Lab, Outside, Pod, Service, Workload, pod_host, pods, services
 from harness.route_checks import GATEWAY, GATEWAYS
@@ -39,6 +40,12 @@ class Node:
     pod: Pod | None = None
     spec: Outside | Workload | None = None
     forwards: bool = False
+    shims: tuple[Shim, ...] = ()
+
+    @property
+    def places(self) -> tuple[tuple[str, IPv4Address | None], ...]:
+        """The networks on which it has an address, with the declared one: by interfaces of its own and by shims."""
+        return (*self.on, *((shim.network, shim.address) for shim in self.shims))
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ class Plan:
 class Bindings:
     """What a driver decided or observed: addresses, and where each node's files lie.
 
-    `inside` are the addresses an egress proxy binds per SNAT pool before its node translates them.
+    `inside` are the addresses an egress proxy binds per SNAT pool before its node translates them; `second` those of
+    pods' second interfaces.
     """
 
     addresses: dict[tuple[str, str], IPv4Address]
@@ -86,6 +94,7 @@ class Bindings:
     inside: dict[tuple[str, str], IPv4Address]
     directory: str
     python: tuple[str, ...] = ("python3",)
+    second: dict[str, IPv4Address] = field(default_factory=dict)
 
     def folder(self, node: str) -> str:
         """Return the private folder of a node, where its files are written."""
@@ -100,7 +109,7 @@ class Bindings:
     def all_addresses(self, node: Node) -> tuple[IPv4Address, ...]:
         """Return every address by which a node can be seen on the wire."""
         if node.name in self.pods:
-            return (self.pods[node.name],)
+            return (self.pods[node.name], *filter(None, (self.second.get(node.name),)))
         return tuple(self.addresses[node.name, network] for network, _ in node.on)
 
 
@@ -128,12 +137,13 @@ class Ready:
     versions  Envoy, asked at the unix socket before the blank, names each of the comma-separated versions after it
               among those of its secrets and routes
     rereads   the BIRD whose control socket is before the blank in `value` has read its file again (`configure`)
+    file      the file `value` up to a blank holds what follows it
     routes    the kernel's main table has each of the comma-separated prefixes in `value`, after the path of
               BIRD's control socket and a blank: BIRD is asked for its status at each look, since it computes
               its next timer late unless something wakes it (3.8 s to converge without, 0.8 s with)
     """
 
-    by: Literal["listens", "log", "admin", "versions", "rereads", "routes", "nothing"] = "nothing"
+    by: Literal["listens", "log", "admin", "versions", "rereads", "file", "routes", "nothing"] = "nothing"
     value: str = ""
 
 
@@ -192,7 +202,8 @@ def make_plan(lab: Lab, earlier: Plan | None = None) -> Plan:
         hosts = tuple(lab.cluster.nodes)
         for name, attachment in lab.cluster.nodes.items():
             place = ((lab.cluster.network, attachment.address),)
-            nodes.append(Node(name, ("cluster-node",), "cluster-node", place, forwards=True))
+            shims = shims_of(name, lab.cluster)
+            nodes.append(Node(name, ("cluster-node",), "cluster-node", place, forwards=True, shims=shims))
         nodes.append(Node(DNS_POD, ("dns",), "pod", host=hosts[0]))
         declared[DNS_SERVICE] = Service(
             namespace="kube-system",

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from harness.entry import Entry
 from harness.expect_model import Expect, Percent
-from harness.lab_model import ClientTls, Entry, Mtls
+from harness.lab_model import ClientTls, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
 
 SCHEMES = ("tcp", "udp", "icmp", "http", "https")

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from harness import lookup
+from harness.egress_ways import ways_out
 from harness.lab import SERVING, pod_host, pods, services
 from harness.lab_checks import snat_pools
 from harness.lookup import nearest
@@ -94,16 +95,28 @@ def words_of(lab: Lab) -> Words:
     taps = [f"{name}.{network}" for name, spec in lab.outside.items() for network in spec.on]
     if lab.cluster is not None:
         taps += [f"{name}.{lab.cluster.network}" for name in lab.cluster.nodes]
+        for _, way in ways_out(lab.cluster):
+            taps += [f"{name}.{where}" for name in lab.cluster.nodes for where in (way.network, way.shim)]
     taps += [f"{pod}.eth0" for pod in every]
+    second = [pod.name for pod in pods(lab) if pod.spec.net1 is not None]
+    taps += [f"{name}.net1" for name in second]
     servers = [pod.name for pod in pods(lab) if pod.injected and pod.spec.runs in SERVING]
     taps += [f"{name}.lo" for name in servers]
     nodes = tuple(lab.cluster.nodes) if lab.cluster is not None else ()
-    origins = ("node", "pod", *(f"snat/{pool}" for pool in snat_pools(lab)), *outside, *nodes)
+    origins = ("node", "pod", *(("net1",) if second else ()), *_translated(lab), *outside, *nodes)
     hops = (SIDECAR, "node", *nodes, *outside, *_within(lab), *every, *_containers(servers))
     clients = tuple(
         name for name, spec in lab.outside.items() if getattr(lookup.find("nodes", spec.kind), "SENDS", False)
     )
     return Words(lab, every, clients, hops, tuple(taps), origins, tuple(services(lab)))
+
+
+def _translated(lab: Lab) -> Iterator[str]:
+    """Yield the addresses that proxies and gateways put in place of the client's: of pools, and of their own."""
+    yield from (f"snat/{pool}" for pool in snat_pools(lab))
+    for spec in lab.outside.values():
+        listeners = getattr(spec, "listeners", {})
+        yield from (f"automap/{name}" for name, one in listeners.items() if one.snat == "automap")
 
 
 def _within(lab: Lab) -> Iterator[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
-from harness.evidence import Evidence, Finding
+from harness.capture import Packet
+from harness.evidence import Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.plan import counter_name
 from harness.programs.fivetuple import FiveTuple
@@ -45,12 +46,18 @@ def _declared(name: str, evidence: Evidence) -> set[str]:
         return {str(bindings.address(pod))}
     if name == "node":
         return {str(bindings.address(plan.node(pod.host or "")))}
+    if name == "net1":
+        return {str(bindings.second[pod.name])}
     kind, _, pool = name.partition("/")
     if kind == "snat" and pool:
         members: set[IPv4Address] = set()
-        for node in plan.of_kind("egress-proxy"):
+        for node in plan.nodes:
             members |= set(getattr(node.spec, "snat_pools", {}).get(pool, ()))
         return {str(member) for member in members}
+    if kind == "automap" and pool:
+        gateways = [node for node in plan.nodes if pool in getattr(node.spec, "listeners", {})]
+        vlans = [(node.name, getattr(node.spec, "listeners", {})[pool].vlans[0]) for node in gateways]
+        return {str(bindings.addresses[vlan]) for vlan in vlans}
     return {str(address) for address in bindings.all_addresses(plan.node(name))}
 
 
@@ -68,7 +75,7 @@ def _witnesses(
         for sighting in passport.sightings
         if sighting.witness == "conntrack" and sighting.facts.get("translated") and sighting.onward in arrived
     ]
-    if _is_masqueraded(expected.is_, evidence) or expected.is_.startswith("snat/"):
+    if _is_masqueraded(expected.is_, evidence) or expected.is_.startswith(("snat/", "automap/")):
         words["conntrack"] = {sighting.onward.src for sighting in translations if sighting.onward}
         words["counter"] = set().union(*(_counted(expected, s.at, evidence, s.onward) for s in translations))
     syns = [packet for flow in arrived for packet in evidence.recorded.first_packets.get(flow, ())]
@@ -80,10 +87,31 @@ def _witnesses(
             other.outgoing
             and (other.ip_id, other.seq, other.flow) == (packet.ip_id, packet.seq, packet.flow)
             and other.tap.startswith(tuple(f"{s.at}." for s in translations) or "")
+            and all(_crossed(s, other, evidence) for s in translations if other.tap.startswith(f"{s.at}."))
             for other in syns
         )
     }
     return words
+
+
+def _crossed(translation: Sighting, left: Packet, evidence: Evidence) -> bool:
+    """Tell whether a packet that left where its source was changed is one that came there, one hop younger.
+
+    Only addresses differ: same port, IP id, sequence number, time stamp (RFC 7323) and payload. A proxy's own
+    connection never came there as a packet, so of that there is nothing to compare.
+    """
+    flow = translation.flow
+    if flow is None or flow == left.flow:
+        return True
+    came = [
+        packet
+        for packet in evidence.recorded.first_packets.get(flow, ())
+        if not packet.outgoing and packet.tap.startswith(f"{translation.at}.")
+    ]
+    words = (left.flow.sport, left.ip_id, left.seq, left.tsval, left.payload, left.ttl + 1)
+    return not came or words in [
+        (one.flow.sport, one.ip_id, one.seq, one.tsval, one.payload, one.ttl) for one in came
+    ]
 
 
 def _is_masqueraded(name: str, evidence: Evidence) -> bool:
@@ -93,9 +121,9 @@ def _is_masqueraded(name: str, evidence: Evidence) -> bool:
 
 def _counted(expected: Source, node: str, evidence: Evidence, onward: FiveTuple | None) -> set[str]:
     """Return the translated address when the rule's counter moved by all flows that this node translated."""
-    pool = expected.is_.partition("/")[2]
+    kind, _, which = expected.is_.partition("/")
     masqueraded = _is_masqueraded(expected.is_, evidence)
-    name = "masqueraded" if masqueraded else counter_name("snat", pool)
+    name = "masqueraded" if masqueraded else counter_name(kind, which)
     before, after = evidence.recorded.counters.get(node, {}).get(name, (0, 0))
     translated = {
         sighting.flow

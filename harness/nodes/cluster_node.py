@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import bird
+from harness import bird, policy_routing
 from harness.identity import Certificates
 from harness.plan import Bindings, Node, Plan, Runtime, endpoints
 from harness.route_checks import GATEWAY
@@ -11,12 +11,13 @@ FORWARDS = True
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
-    """Return the node's rules, and its BIRD where the lab has BGP."""
+    """Return the node's rules, its BIRD where the lab has BGP, its route controller where it has a way out."""
     if plan.lab.cluster is None:
         raise ValueError("a cluster node needs a cluster")
     rules = _service_rules(node, plan, bindings) + _nat_outgoing(plan)
     runtime = Runtime(rules=rules, sysctls=(("net.ipv4.ip_forward", "1"),))
-    return runtime.merged(bird.of_node(node, plan, bindings))
+    runtime = runtime.merged(bird.of_node(node, plan, bindings))
+    return runtime.merged(policy_routing.of_node(node, plan, bindings))
 
 
 def _service_rules(node: Node, plan: Plan, bindings: Bindings) -> str:

@@ -107,7 +107,7 @@ def _match(side: str, name: str | None, plan: Plan, bindings: Bindings) -> tuple
     if pool != name:
         found = [
             str(address)
-            for other in plan.of_kind("egress-proxy")
+            for other in plan.nodes
             for address in getattr(other.spec, "snat_pools", {}).get(pool, ())
         ]
     elif name in plan.lab.networks:

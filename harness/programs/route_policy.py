@@ -2,7 +2,7 @@
 
 The state is a JSON object, the same for every start and every change:
 
-    {"mode": "pseudoCNI",
+    {"mode": "pseudoCNI", "guard": true,
      "direct": ["10.124.18.192/26", "10.1.30.0/24"],
      "primary": {"table": 1, "via": "10.1.30.242", "dev": "shim1"},
      "secondary": {"table": 2, "via": "10.1.10.160", "dev": "shim2"},
@@ -14,7 +14,8 @@ each pod's primary address at 32257, `from` each address of a second interface a
 primary interfaces, `secureSPK` for second ones, `pseudoCNI` for both.
 
 Not in the article is each table's last route: an unreachable default, which answers when the way out is gone. Without
-it the look-up would go on to the main table, and the traffic would leave by the node's own way.
+it the look-up would go on to the main table, and the traffic would leave by the node's own way. `guard: false`
+leaves it out, to show just that.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class State:
     direct: tuple[str, ...]
     ways: Mapping[str, Way]
     sources: tuple[tuple[str, str], ...]
+    guard: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def state_of(data: Any) -> State:
         )
     )
     direct = tuple(dict.fromkeys(str(IPv4Network(cidr)) for cidr in data["direct"]))
-    return State(direct, ways, sources)
+    return State(direct, ways, sources, bool(data.get("guard", True)))
 
 
 def rules_of(state: State) -> tuple[netlink.Rule, ...]:
@@ -135,7 +137,8 @@ def routes_of(state: State, links: Mapping[str, int]) -> tuple[netlink.Route, ..
     """
     found: list[netlink.Route] = []
     for way in state.ways.values():
-        found.append(_guard(way))
+        if state.guard:
+            found.append(_guard(way))
         if way.dev in links:
             found += (_via(way, dst, links[way.dev]) for dst in ("default", f"{way.via}/32"))
     return tuple(found)

@@ -51,13 +51,20 @@ def block_of(frames: Iterable[tuple[int, int, bool, bytes]]) -> bytes:
 
 
 def tcp_frame(  # noqa: PLR0913 - the fields of a segment
-    flow: FiveTuple, flags: str, payload: bytes = b"", *, seq: int = 1, ack: int = 1, ip_id: int = 7
+    flow: FiveTuple,
+    flags: str,
+    payload: bytes = b"",
+    *,
+    seq: int = 1,
+    ack: int = 1,
+    ip_id: int = 7,
+    ttl: int = 63,
 ) -> bytes:
     """Return an Ethernet frame with a TCP segment; checksums are left zero."""
     bits = sum(_FLAGS[flag] for flag in flags)
     segment = struct.pack(">HHIIBBHHH", flow.sport, flow.dport, seq, ack, 5 << 4, bits, 1024, 0, 0) + payload
     ends = socket.inet_aton(flow.src), socket.inet_aton(flow.dst)
-    header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(segment), ip_id, 0, 63, TCP, 0, *ends)
+    header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(segment), ip_id, 0, ttl, TCP, 0, *ends)
     return bytes(12) + b"\x08\x00" + header + segment
 
 
@@ -314,14 +321,17 @@ def rejected(story: Story, flags: str = "RA", payload: bytes = b"") -> Recording
     )
 
 
-def dropped(story: Story) -> Recording:
-    """Tell how a probe of blue's client that goes round its sidecar is dropped by the firewall."""
+def dropped(story: Story, *, ttl: int = 64, ip_id: int = 7) -> Recording:
+    """Tell how a probe of blue's client that goes round its sidecar is dropped by the firewall.
+
+    `ttl` and `ip_id` are those of the opening packet as it comes to the node that changes its address.
+    """
     pod = "blue/client"
     host = story.plan.node(pod).host or ""
     ends = ends_of(story.plan, story.bindings, pod)
     sent = FiveTuple(TCP, ends.pod, 41000, ends.tinyproxy, 8888)
     masked = FiveTuple(TCP, ends.host, 41000, ends.tinyproxy, 8888)
-    story.passes(tcp_frame(sent, "S"), f"{pod}.eth0", f"{host}.cali")
+    story.passes(tcp_frame(sent, "S", ttl=ttl, ip_id=ip_id), f"{pod}.eth0", f"{host}.cali")
     story.tracks(host, sent, masked)
     story.passes(tcp_frame(masked, "S"), f"{host}.nodes", "bigip.nodes", "bigip.dmz", "firewall.dmz")
     story.logs("firewall", "drop default", masked)

@@ -25,6 +25,7 @@ from recorded_flows import (
     HELLO,
     allowed,
     behind_proxy,
+    dropped,
     rejected,
     tcp_frame,
 )
@@ -273,3 +274,13 @@ def test_every_check_has_the_form_of_a_plug(name: str) -> None:
         assert list(check.judge_all.__annotations__) == ["expected", "observed", "return"]
     else:
         assert list(check.judge.__annotations__) == ["expected", "evidence", "passport", "return"]
+
+
+@pytest.mark.parametrize(
+    ("came", "state"),
+    [({}, "held"), ({"ttl": 63}, "unknown"), ({"ttl": 65}, "unknown"), ({"ip_id": 8}, "unknown")],
+)
+def test_the_packet_that_left_is_the_one_that_came(came: dict[str, int], state: str) -> None:
+    """Where an address is changed the opening packet goes on one hop younger and with its id, or is another one."""
+    evidence = evidence_of(dropped(story(), **came), ROUND)
+    assert the(judged("source", Source(at="firewall", is_="node"), evidence))[0] == state

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import harness
-from harness import expect_model, lab_model, scenario_model, schema, source
+from harness import egress_model, expect_model, lab_model, scenario_model, schema, source
+from harness.entry import Entry
 from harness.lab import parse_lab
-from harness.lab_model import Entry
 from harness.nodes import (
     client,
     database,
@@ -21,6 +21,7 @@ from harness.nodes import (
     egress_proxy,
     firewall,
     forward_proxy,
+    gateway,
     mesh_host,
     router,
     website,
@@ -36,6 +37,8 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "cluster": lab_model.Cluster,
     "cluster.nodes.NAME and outside.NAME.on.NETWORK": lab_model.Attachment,
     "cluster.pools.NAME": lab_model.Pool,
+    "cluster.egress": egress_model.Egress,
+    "cluster.egress.primary and cluster.egress.secondary": egress_model.Way,
     "cluster.bgp": lab_model.Bgp,
     "cluster.bgp.peers.NAME": lab_model.Peer,
     "cluster.bgp.peers.NAME.bfd": lab_model.Bfd,
@@ -47,6 +50,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "namespaces.NAME.workloads.NAME": lab_model.Workload,
     "namespaces.NAME.workloads.NAME.certificate": lab_model.Certificate,
     "namespaces.NAME.workloads.NAME.egress": lab_model.EgressGateway,
+    "namespaces.NAME.workloads.NAME.net1": egress_model.SecondInterface,
     "namespaces.NAME.workloads.NAME.database": lab_model.Database,
     "services.NAME": lab_model.Service,
     "routes.NAME": lab_model.Route,
@@ -56,6 +60,10 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "egress-proxy: virtual_servers.NAME.snat": egress_proxy.Snat,
     "egress-proxy: policies.NAME, each rule": egress_proxy.Rule,
     "egress-proxy: what a rule matches": egress_proxy.Match,
+    "gateway": gateway.Spec,
+    "gateway: listeners.NAME": gateway.Listener,
+    "gateway: firewall": gateway.Policy,
+    "gateway: firewall.rules, each rule": gateway.Rule,
     "firewall": firewall.Spec,
     "firewall: each rule": firewall.Rule,
     "forward-proxy": forward_proxy.Spec,

@@ -39,12 +39,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "identity",
         "binomial",
     ),  # on their own feet
-    ("tools", "source", "pcapng", "lab_words"),
+    ("tools", "source", "pcapng", "lab_words", "entry"),
+    ("egress_model",),
     ("bpf", "lab_model", "shipped"),
-    ("stream", "expect_model", "route_checks", "bgp_checks"),
+    ("stream", "expect_model", "route_checks", "bgp_checks", "egress_checks"),
     ("capture", "rotation_checks"),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
+    ("egress_ways",),
     ("scenario_names", "split_checks", "plan", "engine_choice"),
     ("routing_checks",),
     ("step_checks",),
@@ -54,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
-    ("proxy", "mariadb", "mtls", "bird", "sds"),
+    ("proxy", "mariadb", "mtls", "bird", "sds", "policy_routing"),
     ("engines",),
     ("nodes",),
     ("passport", "bigip"),
@@ -70,7 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
     ("doctor", "commands"),
     ("look", "look_packets", "held"),
-    ("mtls_table",),
+    ("mtls_table", "look_stats"),
     ("cli", "pytest_plugin"),  # the two doors
 )
 
@@ -86,7 +88,15 @@ DOORS = {
     "_pytest": ("pytest_plugin.py",),
     "testinfra": ("pytest_plugin.py", "held.py", "hosts.py"),
     "yaml": ("source.py",),
-    "click": ("cli.py", "commands.py", "look.py", "look_packets.py", "mtls_table.py", "starter.py"),
+    "click": (
+        "cli.py",
+        "commands.py",
+        "look.py",
+        "look_packets.py",
+        "look_stats.py",
+        "mtls_table.py",
+        "starter.py",
+    ),
     "rich": ("reports/",),
 }
 """Who may import what; a folder stands for all in it."""

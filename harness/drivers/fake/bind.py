@@ -7,11 +7,12 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from harness import lookup
+from harness.egress_ways import pool_of
 from harness.errors import InputError
 from harness.plan import Bindings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from harness.plan import Plan
 
@@ -29,20 +30,37 @@ def bind(plan: Plan) -> Bindings:
     for network, held in taken.items():
         held.update(address for address in _claimed(plan) if address in plan.lab.networks[network].cidr)
     for node in plan.nodes:
-        for network, declared in node.on:
+        for network, declared in node.places:
             address = declared or _scattered(
                 f"{node.name} {network}", plan.lab.networks[network].cidr, taken[network]
             )
             addresses[node.name, network] = address
             taken[network].add(address)
     pods, blocks = _pods(plan)
-    return Bindings(addresses, pods, blocks, _cluster_ips(plan), _inside(plan), DIRECTORY)
+    second = _second(plan, taken)
+    return Bindings(addresses, pods, blocks, _cluster_ips(plan), _inside(plan), DIRECTORY, second=second)
+
+
+def _second(plan: Plan, taken: Mapping[str, set[IPv4Address]]) -> dict[str, IPv4Address]:
+    """Scatter pods' second interfaces over their networks."""
+    found: dict[str, IPv4Address] = {}
+    for node in plan.pods:
+        net1 = node.pod.spec.net1 if node.pod else None
+        if net1 is not None:
+            cidr = plan.lab.networks[net1.network].cidr
+            key = f"{node.name} net1"
+            found[node.name] = net1.address or _scattered(
+                key, cidr, taken[net1.network] | set(found.values())
+            )
+    return found
 
 
 def _claimed(plan: Plan) -> Iterator[IPv4Address]:
     """Yield every address that the lab file writes down."""
     for node in plan.nodes:
-        yield from (address for _, address in node.on if address is not None)
+        yield from (address for _, address in node.places if address is not None)
+        if node.pod is not None and node.pod.spec.net1 is not None and node.pod.spec.net1.address is not None:
+            yield node.pod.spec.net1.address
         for kind in node.kinds:
             claims = getattr(lookup.find("nodes", kind), "claims", None)
             if claims is not None:
@@ -66,35 +84,38 @@ def _pods(plan: Plan) -> tuple[dict[str, IPv4Address], dict[str, tuple[IPv4Netwo
     cluster = plan.lab.cluster
     if cluster is None:
         return {}, {}
-    pool = next(iter(cluster.pools.values()))
-    prefix = max(pool.block, pool.cidr.prefixlen)
-    size = 1 << (32 - prefix)
-    numbers: set[int] = set()
+    numbers: dict[str, set[int]] = {name: set() for name in cluster.pools}
     blocks: dict[str, list[IPv4Network]] = {}
-    free: dict[str, int] = {}
+    current: dict[tuple[str, str], IPv4Network] = {}
+    free: dict[tuple[str, str], int] = {}
 
-    def take(host: str) -> None:
+    def take(host: str, name: str) -> None:
+        pool = cluster.pools[name]
+        prefix = max(pool.block, pool.cidr.prefixlen)
+        size = 1 << (32 - prefix)
         count = pool.cidr.num_addresses // size
         wanted = zlib.crc32(f"block {host} {len(blocks.get(host, ()))}".encode())
-        number = next((n for step in range(count) if (n := (wanted + step) % count) not in numbers), None)
+        every = ((wanted + step) % count for step in range(count))
+        number = next((number for number in every if number not in numbers[name]), None)
         if number is None:
             raise InputError(f"the pool {pool.cidr} has no block left for node {host!r}")
-        numbers.add(number)
+        numbers[name].add(number)
         block = IPv4Network((int(pool.cidr.network_address) + number * size, prefix))
         blocks.setdefault(host, []).append(block)
-        free[host] = max(1, size - 2)
+        current[host, name] = block
+        free[host, name] = max(1, size - 2)
 
     for node in plan.cluster_nodes:
-        take(node.name)
+        take(node.name, next(iter(cluster.pools)))
     pods: dict[str, IPv4Address] = {}
     taken: set[IPv4Address] = set()
     for node in plan.pods:
-        host = node.host or ""
-        if not free[host]:
-            take(host)
-        pods[node.name] = _scattered(node.name, blocks[host][-1], taken)
+        host, name = node.host or "", pool_of(node.name, cluster)
+        if not free.get((host, name)):
+            take(host, name)
+        pods[node.name] = _scattered(node.name, current[host, name], taken)
         taken.add(pods[node.name])
-        free[host] -= 1
+        free[host, name] -= 1
     return pods, {host: tuple(found) for host, found in blocks.items()}
 
 

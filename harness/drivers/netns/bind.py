@@ -9,6 +9,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from harness.drivers.netns.sandbox import PRIVATE
+from harness.egress_ways import pool_of
 from harness.errors import InputError
 from harness.lab import Pool
 from harness.plan import Bindings, Node, Plan
@@ -34,27 +35,34 @@ def bind(
     addresses: dict[tuple[str, str], IPv4Address] = {}
     taken: dict[str, set[IPv4Address]] = {name: set(_reserved(plan, name)) for name in plan.lab.networks}
     for node in plan.nodes:
-        for network, declared in node.on:
+        for network, declared in node.places:
             address = declared or old.addresses.get((node.name, network))
             if address is not None and address in plan.lab.networks[network].cidr:
                 addresses[node.name, network] = address
                 taken[network].add(address)
     for node in plan.nodes:
-        for network, _ in node.on:
+        for network, _ in node.places:
             if (node.name, network) not in addresses:
                 free = _next_free(plan.lab.networks[network].cidr, taken[network], f"network {network!r}")
                 addresses[node.name, network] = free
                 taken[network].add(free)
     pods, blocks = _pods(plan, old, pinned, moved)
     cluster_ips = _cluster_ips(plan, old.cluster_ips)
-    return Bindings(addresses, pods, blocks, cluster_ips, _inside(plan, old.inside), PRIVATE, python)
+    second = _second(plan, old.second, taken)
+    return Bindings(addresses, pods, blocks, cluster_ips, _inside(plan, old.inside), PRIVATE, python, second)
 
 
 def _reserved(plan: Plan, network: str) -> Iterator[IPv4Address]:
-    """Yield what a lab file writes down: virtual servers, SNAT pools; and the first host, by habit a gateway's."""
+    """Yield what a lab file writes down: virtual servers, SNAT pools; and the first host, by habit a gateway's.
+
+    Pods' second interfaces are among it: their networks give them addresses when all nodes have theirs.
+    """
     cidr = plan.lab.networks[network].cidr
     yield cidr.network_address + 1
-    for node in plan.of_kind("egress-proxy"):
+    for pod in plan.pods:
+        if pod.pod and pod.pod.spec.net1 and pod.pod.spec.net1.address:
+            yield pod.pod.spec.net1.address
+    for node in plan.nodes:
         for server in getattr(node.spec, "virtual_servers", {}).values():
             yield IPv4Address(server.listen.rpartition(":")[0])
         yield from chain.from_iterable(getattr(node.spec, "snat_pools", {}).values())
@@ -103,34 +111,55 @@ def _pods(
     cluster = plan.lab.cluster
     if cluster is None:
         return {}, {}
-    pool = next(iter(cluster.pools.values()))
-    free = _free_blocks(pool, old)
+    free = {name: _free_blocks(pool, old) for name, pool in cluster.pools.items()}
+    first = next(iter(cluster.pools))
     kept = {node: found for node, found in old.blocks.items() if node != moved}
     blocks = {
-        node.name: list(kept.get(node.name, ())) or [_next_block(free, pool.cidr, node.name)]
+        node.name: list(kept.get(node.name, ()))
+        or [_next_block(free[first], cluster.pools[first].cidr, node.name)]
         for node in plan.cluster_nodes
     }
     pods = {
         node.name: pinned.get(node.name) or old.pods[node.name]
         for node in plan.pods
-        if node.name in pinned or _stays(node, old, blocks)
+        if node.name in pinned or _stays(node, old, blocks, cluster.pools[pool_of(node.name, cluster)].cidr)
     }
     taken = set(pods.values())
-    # a block's first address is left out where it has others, as it would be a network's
-    first = 1 if pool.block < 32 else 0
     for node in plan.pods:
         if node.name in pods:
             continue
-        host = node.host or ""
-        every = (block[number] for block in blocks[host] for number in range(first, block.num_addresses))
+        host, name = node.host or "", pool_of(node.name, cluster)
+        pool = cluster.pools[name]
+        # a block's first address is left out where it has others, as it would be a network's
+        begin = 1 if pool.block < 32 else 0
+        own = (block for block in blocks[host] if block.subnet_of(pool.cidr))
+        every = (block[number] for block in own for number in range(begin, block.num_addresses))
         address = next((address for address in every if address not in taken), None)
         if address is None:
-            blocks[host].append(_next_block(free, pool.cidr, host))
-            address = blocks[host][-1][first]
+            blocks[host].append(_next_block(free[name], pool.cidr, host))
+            address = blocks[host][-1][begin]
         pods[node.name] = address
         taken.add(address)
     in_order = {node.name: pods[node.name] for node in plan.pods}
     return in_order, {host: tuple(found) for host, found in blocks.items()}
+
+
+def _second(
+    plan: Plan, old: Mapping[str, IPv4Address], taken: Mapping[str, set[IPv4Address]]
+) -> dict[str, IPv4Address]:
+    """Give pods' second interfaces addresses of their networks."""
+    found: dict[str, IPv4Address] = {}
+    for node in plan.pods:
+        net1 = node.pod.spec.net1 if node.pod else None
+        if net1 is None:
+            continue
+        cidr = plan.lab.networks[net1.network].cidr
+        before = old.get(node.name)
+        known = net1.address or (before if before is not None and before in cidr else None)
+        found[node.name] = known or _next_free(
+            cidr, {*taken[net1.network], *found.values(), *old.values()}, f"network {net1.network!r}"
+        )
+    return found
 
 
 def _next_block(free: Iterator[IPv4Network], pool: IPv4Network, node: str) -> IPv4Network:
@@ -140,10 +169,14 @@ def _next_block(free: Iterator[IPv4Network], pool: IPv4Network, node: str) -> IP
     return block
 
 
-def _stays(node: Node, old: Bindings, blocks: Mapping[str, list[IPv4Network]]) -> bool:
-    """Tell whether a pod had an address before, on the node where it is now."""
+def _stays(node: Node, old: Bindings, blocks: Mapping[str, list[IPv4Network]], pool: IPv4Network) -> bool:
+    """Tell whether a pod had an address before, on the node where it is now and of the pool that is its own."""
     address = old.pods.get(node.name)
-    return address is not None and any(address in block for block in blocks.get(node.host or "", ()))
+    return (
+        address is not None
+        and address in pool
+        and any(address in block for block in blocks.get(node.host or "", ()))
+    )
 
 
 def _cluster_ips(plan: Plan, old: Mapping[str, IPv4Address]) -> dict[str, IPv4Address]:

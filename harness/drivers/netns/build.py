@@ -105,6 +105,8 @@ class Network:
         self._fabric.send(batch)
         self._link_pods(made)
         for built in made:
+            self._add_macvlans(built)
+        for built in made:
             built.route.send(_configuration(built))
             if built.space.rules:
                 built.nft.run(built.space.rules)
@@ -117,7 +119,7 @@ class Network:
         with suppress(netlink.NetlinkError):  # the other end may have gone with its own space
             built.route.send([netlink.link_del(index) for index in links])
         for nic in built.space.nics:
-            if nic.peer_space in self.spaces:
+            if nic.peer_space in self.spaces and not nic.macvlan:
                 self.spaces[nic.peer_space].indexes.pop(nic.peer_name, None)
         built.close()
 
@@ -125,7 +127,7 @@ class Network:
         batches: dict[str, list[netlink.Message]] = {}
         for built in made:
             for nic in built.space.nics:
-                if nic.peer_space is None:
+                if nic.peer_space is None or nic.macvlan:
                     continue
                 host = self.spaces[nic.peer_space]
                 port = max(_FIRST_CALI, *host.indexes.values()) + 1
@@ -135,6 +137,17 @@ class Network:
                 batch += [_pair(nic, port, index, built.place.net), netlink.link_set(port, up=True)]
         for host_name, batch in batches.items():
             self.spaces[host_name].route.send(batch)
+
+    def _add_macvlans(self, built: Built) -> None:
+        """Make a space's macvlans, on cards of its own or of another space: a pod's are on its node's."""
+        for number, nic in enumerate(built.space.nics):
+            if nic.macvlan and nic.peer_space is not None:
+                host = self.spaces[nic.peer_space]
+                index = built.indexes[nic.name] = _FIRST_NIC + number
+                card = host.indexes[nic.peer_name]
+                made = netlink.macvlan(nic.name, index, nic.mac, card, netns_fd=built.place.net)
+                # a macvlan of a card that is down cannot be brought up
+                host.route.send([netlink.link_set(card, up=True), made])
 
 
 def _pair(nic: Nic, port: int, index: int, net: int) -> netlink.Message:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Nic:
-    """One end of a virtual Ethernet pair inside a space; `peer` is a bridge or another space's interface."""
+    """One end of a virtual Ethernet pair inside a space; `peer` is a bridge or another space's interface.
+
+    With `macvlan` there is no pair: the peer is the card that it is a macvlan of, in bridge mode.
+    """
 
     name: str
     mac: str
@@ -17,6 +20,7 @@ class Nic:
     peer_mac: str
     bridge: str | None = None
     tap: str = ""
+    macvlan: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from harness.plan import Bindings, Node, Plan, Runtime, entrances, pod_names
 _GATEWAY = "169.254.1.1"
 """Every pod's next hop, as Calico has it: a link-local address that its node answers for."""
 
+_SHIM = 64
+"""From which number on hardware addresses are shims'; cards have smaller ones."""
+
 _SYSCTLS = (
     ("net.ipv4.ip_forward", "0"),
     ("net.ipv4.conf.all.rp_filter", "0"),
@@ -36,7 +39,7 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
     taps = {(space.name, nic.name): nic.tap for space in spaces for nic in space.nics}
     for space in spaces:
         for nic in space.nics:
-            if nic.peer_space is not None:
+            if nic.peer_space is not None and not nic.macvlan:
                 taps[nic.peer_space, nic.peer_name] = f"{nic.peer_space}.{nic.peer_name}"
     outside = [node for node in plan.nodes if node.placement != "pod"]
     named = {node.name: bindings.address(node) for node in outside} | entrances(plan, bindings)
@@ -47,7 +50,11 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
 
 def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime) -> Space:
     pod = node.placement == "pod"
-    nics = (_pod_nic(node, bindings),) if pod else tuple(_nics(node, plan, bindings))
+    nics = (
+        (_pod_nic(node, bindings), *_second_nics(node, plan, bindings))
+        if pod
+        else tuple(_nics(node, plan, bindings))
+    )
     etc = {
         file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")
     }
@@ -58,7 +65,9 @@ def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime) -> Spac
         pod=pod,
         nics=_with_extra(nics, plan, runtime),
         loopback=tuple(f"{address}/32" for address in _on_loopback(node, plan, runtime)),
-        routes=_pod_routes() if pod else tuple(_routes(node, plan, bindings)),
+        routes=(*_pod_routes(), *_routes_by_second(node, plan, bindings))
+        if pod
+        else tuple(_routes(node, plan, bindings)),
         neighbours=_neighbours(node, plan, bindings),
         sysctls=_SYSCTLS + (("net.ipv4.ip_forward", "1"),) * node.forwards + runtime.sysctls,
         rules=runtime.rules,
@@ -105,6 +114,58 @@ def _nics(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Nic]:
             bridge=network,
             tap=f"{node.name}.{network}",
         )
+    for port, shim in enumerate(node.shims, start=len(node.on)):
+        card = f"eth{port}"
+        yield Nic(
+            name=card,
+            mac=_mac(node.name, port, 0),
+            addresses=(),
+            peer_space=None,
+            peer_name=f"p{_digest(node.name)[:10]}.{port}",
+            peer_mac=_mac(node.name, port, 1),
+            bridge=shim.network,
+            tap=f"{node.name}.{shim.network}",
+        )
+    for port, shim in enumerate(node.shims, start=len(node.on)):
+        prefix = plan.lab.networks[shim.network].cidr.prefixlen
+        yield Nic(
+            name=shim.name,
+            mac=_mac(node.name, port + _SHIM, 0),
+            addresses=(f"{bindings.addresses[node.name, shim.network]}/{prefix}",),
+            peer_space=node.name,
+            peer_name=f"eth{port}",
+            peer_mac="",
+            tap=f"{node.name}.{shim.name}",
+            macvlan=True,
+        )
+
+
+def _second_nics(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Nic]:
+    """Yield a pod's second interface: a macvlan on the card that its node has in that network."""
+    net1 = node.pod.spec.net1 if node.pod else None
+    if net1 is None or node.host is None:
+        return
+    host = plan.node(node.host)
+    networks = [shim.network for shim in host.shims]
+    prefix = plan.lab.networks[net1.network].cidr.prefixlen
+    yield Nic(
+        name="net1",
+        mac=_mac(node.name, 1, 0),
+        addresses=(f"{bindings.second[node.name]}/{prefix}",),
+        peer_space=host.name,
+        peer_name=f"eth{len(host.on) + networks.index(net1.network)}",
+        peer_mac="",
+        tap=f"{node.name}.net1",
+        macvlan=True,
+    )
+
+
+def _routes_by_second(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
+    """Yield what a pod reaches by its second interface: by way of its node's shim, whose rules lead on."""
+    net1 = node.pod.spec.net1 if node.pod else None
+    for target in net1.toward if net1 else ():
+        gateway = str(bindings.addresses[node.host or "", net1.network if net1 else ""])
+        yield Route(str(plan.lab.networks[target].cidr), gateway=gateway, device="net1")
 
 
 def _with_extra(nics: tuple[Nic, ...], plan: Plan, runtime: Runtime) -> tuple[Nic, ...]:
@@ -144,7 +205,7 @@ def _routes(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
     yield from _routes_to_pods(node, plan, bindings)
     attached = {network for network, _ in node.on}
     for target in plan.lab.networks:
-        if target not in attached:
+        if target not in attached and target not in {shim.network for shim in node.shims}:
             hop = next_hop(plan, attached, target)
             if hop is not None:
                 router, network = hop
@@ -157,10 +218,22 @@ def _routes_to_pods(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Rout
     cluster = plan.lab.cluster
     if cluster is None or node.placement != "outside" or bird.runs_on(node, plan):
         return
+    if cluster.egress is not None and cluster.egress.gateway == node.name:
+        yield from _routes_by_shims(plan, bindings)
+        return
     hop = _nearest_peer({network for network, _ in node.on}, plan)
     if hop is not None:
         for pool in cluster.pools.values():
             yield Route(str(pool.cidr), gateway=str(bindings.addresses[hop]))
+
+
+def _routes_by_shims(plan: Plan, bindings: Bindings) -> Iterator[Route]:
+    """Yield what a gateway is told of pods: that each node's are behind its shim."""
+    for node in plan.cluster_nodes:
+        for shim in node.shims[:1]:
+            gateway = str(bindings.addresses[node.name, shim.network])
+            for block in bindings.blocks[node.name]:
+                yield Route(str(block), gateway=gateway)
 
 
 def _nearest_peer(attached: set[str], plan: Plan) -> tuple[str, str] | None:

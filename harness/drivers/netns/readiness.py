@@ -74,6 +74,8 @@ def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) ->
             found = all(f'"{version}"'.encode() in dumped for version in rest.split(","))
         case "rereads":
             found = _rereads(first)
+        case "file":
+            found = _holds(first, rest)
         case "routes":
             _wake_bird(first)
             known = {route.dst for route in spaces[start.space].route.routes() if route.gateway}
@@ -81,6 +83,12 @@ def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) ->
         case _:
             found = True
     return found
+
+
+def _holds(path: str, words: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="utf-8") == words
+    return False
 
 
 def _lines(running: Running, recorder: Recorder) -> list[str]:

@@ -1,0 +1,70 @@
+"""The route controller of each cluster node: what it is told, and its program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.egress_ways import ways_out
+from harness.plan import File, Program, Ready, Runtime
+
+if TYPE_CHECKING:
+    from harness.lab import Cluster
+    from harness.plan import Bindings, Node, Plan
+
+PROGRAM = "route-controller"
+
+
+def of_node(node: Node, plan: Plan, bindings: Bindings) -> Runtime:
+    """Return a node's route controller, nothing where the lab has no way out by a gateway.
+
+    What it is told stands in a live file: pods come and go under a controller that runs on.
+    """
+    cluster = plan.lab.cluster
+    if cluster is None or cluster.egress is None:
+        return Runtime()
+    folder = bindings.folder(node.name)
+    wanted = json.dumps(_state(node, plan, bindings, cluster), indent=1) + "\n"
+    paths = {"state": f"{folder}/routes.json", "applied": f"{folder}/routes.applied"}
+    digest = hashlib.sha256(wanted.encode()).hexdigest()
+    argv = (
+        *bindings.python,
+        f"{bindings.directory}/programs/route_controller.py",
+        f"{folder}/{PROGRAM}.json",
+    )
+    applied = Ready("file", f"{paths['applied']} {digest}")
+    program = Program(PROGRAM, argv, Ready("log", '"ready"'), capable=True, applied=applied)
+    files = (File("routes.json", wanted, live=True), File(f"{PROGRAM}.json", json.dumps(paths)))
+    return Runtime(programs=(program,), files=files)
+
+
+def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict[str, Any]:
+    """Return the state in the form of harness/programs/route_policy.py."""
+    egress = cluster.egress
+    if egress is None:
+        raise ValueError("the cluster has no way out by a gateway")
+    gateway = plan.node(egress.gateway)
+    ways = {
+        kind: {"table": way.table, "via": str(bindings.addresses[gateway.name, way.network]), "dev": way.shim}
+        for kind, way in ways_out(cluster)
+    }
+    networks = [cluster.network, *([egress.secondary.network] if egress.secondary else [])]
+    direct = [str(block) for other in plan.cluster_nodes for block in bindings.blocks[other.name]]
+    direct += [str(plan.lab.networks[network].cidr) for network in networks]
+    watched = [
+        pod
+        for pod in plan.pods
+        if pod.host == node.name and pod.pod is not None and pod.pod.namespace in egress.watch
+    ]
+    return {
+        "mode": egress.mode,
+        "guard": egress.fault != "no-guard",
+        "direct": [] if egress.fault == "no-direct-rules" else direct,
+        **ways,
+        "workloads": [
+            {"name": pod.name, "primary": str(bindings.pods[pod.name])}
+            | ({"secondary": str(bindings.second[pod.name])} if pod.name in bindings.second else {})
+            for pod in watched
+        ],
+    }

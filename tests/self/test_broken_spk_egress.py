@@ -1,0 +1,140 @@
+"""Each of these edits of the third article's lab must turn a named scenario to broken, with the hop named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from edited_lab import written
+from small_lab import own_name, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.live
+
+CLIENT = "client"
+"""In place of a hop: where each case's flow is from."""
+AUTOMAP = "a watched pod leaves behind the gateway's own address"
+SECOND = "the second interface keeps its address"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
+
+    edit: Callable[[dict[str, Any]], None]
+    scenario: str
+    at: str
+    says: str
+
+
+def _fault(name: str) -> Callable[[dict[str, Any]], None]:
+    def edit(lab: dict[str, Any]) -> None:
+        lab["cluster"]["egress"]["fault"] = name
+
+    return edit
+
+
+def _listener(name: str, **keys: str) -> Callable[[dict[str, Any]], None]:
+    def edit(lab: dict[str, Any]) -> None:
+        lab["outside"]["spk"]["listeners"][name] |= keys
+
+    return edit
+
+
+def _taken_before(lab: dict[str, Any]) -> None:
+    """Have another listener take the tenant's connections, which leaves their address."""
+    spk = lab["outside"]["spk"]
+    first = {"vlans": ["internal"], "namespaces": ["spk-apps"], "snat": "none"}
+    spk["listeners"] = {"first": first} | spk["listeners"]
+
+
+def _swapped(lab: dict[str, Any]) -> None:
+    listeners = lab["outside"]["spk"]["listeners"]
+    listeners["egress-ipv4"]["namespaces"] = ["spk-apps-2"]
+    listeners["egress-ipv4-2"]["namespaces"] = ["spk-apps"]
+
+
+def _nat_outgoing(lab: dict[str, Any]) -> None:
+    lab["cluster"]["pools"]["app-ip-pool"]["nat_outgoing"] = True
+
+
+def _first_only(lab: dict[str, Any]) -> None:
+    lab["cluster"]["egress"] |= {"watch": ["spk-apps-2"]}
+
+
+def _tables_swapped(lab: dict[str, Any]) -> None:
+    """Have what leaves by second interfaces go to where first ones belong: the gateway's other VLAN."""
+    listeners = lab["outside"]["spk"]["listeners"]
+    listeners["secure-egress-ipv4-virtual-server"]["vlans"] = ["internal"]
+    for name in ("egress-ipv4", "egress-ipv4-2"):
+        listeners[name]["vlans"] = ["external2"]
+
+
+def _allowed_first(lab: dict[str, Any]) -> None:
+    lab["outside"]["spk"]["firewall"]["rules"].reverse()
+
+
+def _open(lab: dict[str, Any]) -> None:
+    lab["outside"]["spk"]["firewall"]["default"] = "allow"
+
+
+def _pods_by_the_management(lab: dict[str, Any]) -> None:
+    lab["outside"]["mgmt"]["rules"].append({"name": "opened", "allow": True})
+
+
+CASES = {
+    "outgoing-nat-on": Case(_nat_outgoing, AUTOMAP, "spk", "refused there by 'default'"),
+    "untranslated": Case(_taken_before, AUTOMAP, "server", "packets 10.124.0."),
+    "listeners-of-two-tenants-swapped": Case(_swapped, AUTOMAP, "server", "conntrack 10.1.70.20"),
+    "second-interface-translated": Case(
+        _listener("secure-egress-ipv4-virtual-server", snat="automap"),
+        SECOND,
+        "ue-client3",
+        "ue-client3's log 10.1.10.160",
+    ),
+    "not-watched": Case(_first_only, AUTOMAP, "spk", "nothing; last seen at mgmt"),
+    "listeners-on-the-wrong-vlan": Case(
+        _tables_swapped, SECOND, "ue-client3", "ue-client3's log 10.1.10.160"
+    ),
+    "policy-in-another-order": Case(
+        _allowed_first, "the policy forbids a server to one namespace", "spk", "allow by 'apps-to-servers'"
+    ),
+    "policy-that-allows-the-rest": Case(_open, "what no rule allows is dropped", "spk", "allow by 'default'"),
+    "no-rules-for-the-cluster": Case(
+        _fault("no-direct-rules"),
+        "watched pods reach each other by the cluster's own way",
+        CLIENT,
+        "resolve-failed no answer",  # the cluster's DNS is a pod as well
+    ),
+    "no-guard": Case(
+        _fault("no-guard"),
+        "a shim that is down lets nothing out by the node's own way",
+        "mgmt",
+        "opening 10.124.0.1:",
+    ),
+    "address-taken-over-behind-an-open-door": Case(
+        _pods_by_the_management,
+        "an address that a pod of another tenant took over does not lead to the gateway",
+        "mgmt",
+        "allow by 'opened'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp_path: Path) -> None:
+    """The scenario is broken in every case that it has, and a reason names the hop and what was seen there."""
+    case = CASES[name]
+    files = written("spk-egress", tmp_path, case.edit)
+    with standing(files, own_name(f"self-{name}")) as lab:
+        results = lab.results(case.scenario)
+    assert results
+    for result in results:
+        verdict = result.verdict
+        assert verdict.state == "broken", str(verdict)
+        at = result.item.source if case.at == CLIENT else case.at
+        assert any(reason.at == at and case.says in str(reason) for reason in verdict.reasons), str(verdict)
