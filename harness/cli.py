@@ -252,6 +252,17 @@ def plan(lab: str, driver: Any) -> None:
 
 
 @main.command()
+@click.argument("lab")
+@click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), default="mermaid", show_default=True)
+@driver_option
+def graph(lab: str, form: str, driver: Any) -> None:
+    """Draw a lab: networks, cluster nodes with their pods, services, and what is outside."""
+    from harness.commands import draw  # noqa: PLC0415
+
+    draw(lab, form, driver)
+
+
+@main.command()
 @click.argument("what", type=click.Choice(["bigip"]))
 @click.argument("lab")
 @driver_option

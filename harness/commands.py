@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from harness import bigip, lookup, shipped, source, tools
+from harness import bigip, graph, lookup, shipped, source, tools
 from harness.capture import check_name
 from harness.engine_choice import has_proxies, with_engine
 from harness.errors import InputError, LabError, MissingCapability, Problem
@@ -213,6 +213,13 @@ def render_bigip(lab_name: str, driver: Driver) -> None:
     """Print the AS3 declaration of a lab's egress proxies."""
     plan = make_plan(load_lab(shipped.find_lab(lab_name)))
     click.echo(json.dumps(bigip.declaration(plan, driver.binding(plan)), indent=2))
+
+
+def draw(lab_name: str, form: str, driver: Driver) -> None:
+    """Print a lab's topology as `mermaid` or `svg`."""
+    plan = make_plan(load_lab(shipped.find_lab(lab_name)))
+    drawn = graph.svg if form == "svg" else graph.mermaid
+    click.echo(drawn(plan, driver.binding(plan)).rstrip("\n"))
 
 
 def only_lab(driver: Driver, name: str | None) -> str:

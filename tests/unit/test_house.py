@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "scheduling",
         "identity",
         "binomial",
+        "markup",
     ),  # on their own feet
     ("tools", "source", "pcapng", "lab_words", "entry"),
     ("egress_model",),
@@ -48,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lab", "schema", "starter"),
     ("egress_ways",),
     ("scenario_names", "split_checks", "plan", "engine_choice"),
-    ("routing_checks",),
+    ("routing_checks", "graph"),
     ("step_checks",),
     ("scenario_checks",),
     ("scenario",),

@@ -6,10 +6,11 @@ import datetime as dt
 import io
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 from judged_flows import BLUE, RED, ROUND, joined, lab, printing, told, without
 from recorded_flows import BEGUN, Story, allowed
 from rich.console import Console
@@ -52,7 +53,7 @@ def test_a_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
     folder = write(summary_of(result_of(told(BLUE))), None, tmp_path / "out")
     assert folder == tmp_path / "out" / "tenants" / "2026-11-21T15-07-47"
     assert (tmp_path / "out" / "tenants" / "latest").resolve() == folder.resolve()
-    assert {path.name for path in folder.iterdir()} == {"flows.jsonl", "junit.xml"}
+    assert {path.name for path in folder.iterdir()} == {"flows.jsonl", "junit.xml", "results.tap"}
 
 
 def test_two_runs_in_one_second_do_not_mix(tmp_path: Path) -> None:
@@ -102,6 +103,41 @@ def test_junit_is_xml_whatever_was_printed(tmp_path: Path) -> None:
     text = root[0][0][0].get("message", "")
     assert "[31mred" in text
     assert "end" in text
+
+
+def test_tap_counts_unknown_as_not_ok(tmp_path: Path) -> None:
+    """A test point for each result in order; what is broken or unknown is not ok, and its YAML block says which."""
+    held, broken = result_of(told(BLUE)), result_of(without(told(RED), at="firewall"))
+    unknown = result_of(without(told(ROUND), witness="nflog"))
+    folder = write(summary_of(held, broken, unknown), None, tmp_path)
+    version, plan, *lines = (folder / "results.tap").read_text(encoding="utf-8").splitlines()
+    assert (version, plan) == ("TAP version 14", "1..3")
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"ok 1 - {BLUE}",
+        f"not ok 2 - {RED}",
+        f"not ok 3 - {ROUND}",
+    ]
+    assert [block["verdict"] for block in yaml_blocks(lines)] == ["broken", "unknown"]
+    assert yaml_blocks(lines)[0]["reasons"][0]["at"] == "firewall"
+    assert any("bigip" in line for line in yaml_blocks(lines)[0]["passport"])
+
+
+def test_tap_stays_tap_whatever_was_printed(tmp_path: Path) -> None:
+    """What a client printed stays within its YAML block; a scenario's name makes neither a directive nor a line."""
+    result = nasty()
+    item = result.item.model_copy(update={"id": "one # SKIP \\ two"})
+    folder = write(summary_of(replace(result, item=item)), None, tmp_path)
+    lines = (folder / "results.tap").read_text(encoding="utf-8").splitlines()
+    assert lines[2] == r"not ok 1 - one \# SKIP \\ two"
+    assert all(line.startswith("  ") for line in lines[3:])
+    assert "end" in yaml_blocks(lines)[0]["reasons"][0]["seen"]
+
+
+def yaml_blocks(lines: list[str]) -> list[Any]:
+    """Return the YAML blocks of TAP lines, each of which begins and ends with its mark."""
+    begins = [number for number, line in enumerate(lines) if line == "  ---"]
+    ends = [number for number, line in enumerate(lines) if line == "  ..."]
+    return [yaml.safe_load("\n".join(lines[a + 1 : b])) for a, b in zip(begins, ends, strict=True)]
 
 
 def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""The picture of a lab: all of it is there, nothing lies upon another thing, and any name is only text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import combinations
+from xml.etree import ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+from small_tenants import LAB, plan_of
+
+from harness import shipped
+from harness.cli import main
+from harness.drivers import fake
+from harness.graph import mermaid, svg
+from harness.lab import load_lab
+from harness.plan import Bindings, Plan, make_plan
+
+SVG = "{http://www.w3.org/2000/svg}"
+LETTER = 12 * 0.602
+"""Width of a letter of DejaVu Sans Mono, the widest of the usual monospaced fonts, at the picture's size."""
+
+NASTY = """<script>alert(1)</script>"#;&'"""
+
+
+def lab_of(name: str) -> tuple[Plan, Bindings]:
+    """Return a shipped lab's plan with addresses."""
+    plan = make_plan(load_lab(shipped.find_lab(name)))
+    return plan, fake.binding(plan)
+
+
+def renamed(old: str, new: str) -> tuple[Plan, Bindings]:
+    """Return the small lab with another name for one of its nodes outside."""
+    plan = plan_of()
+    bindings = fake.binding(plan)
+    nodes = tuple(replace(node, name=new) if node.name == old else node for node in plan.nodes)
+    addresses = {(new if key[0] == old else key[0], key[1]): at for key, at in bindings.addresses.items()}
+    return replace(plan, nodes=nodes), replace(bindings, addresses=addresses)
+
+
+def number(found: ET.Element, key: str) -> float:
+    """Return an attribute as a number."""
+    return float(found.attrib[key])
+
+
+@pytest.mark.parametrize("name", shipped.shipped_labs())
+def test_a_picture_has_all_of_a_lab(name: str) -> None:
+    """Each network, node, pod and service of a shipped lab stands in the SVG and in the Mermaid text."""
+    plan, bindings = lab_of(name)
+    texts = " ".join(found.text or "" for found in ET.fromstring(svg(plan, bindings)).iter(f"{SVG}text"))  # noqa: S314 - our own file
+    words = [*plan.lab.networks, *(node.name for node in plan.nodes), *plan.services]
+    assert [word for word in words if word not in texts] == []
+    assert [word for word in words if word not in mermaid(plan, bindings)] == []
+
+
+@pytest.mark.parametrize("name", shipped.shipped_labs())
+def test_nothing_lies_upon_another_thing(name: str) -> None:
+    """Boxes keep apart, each text stays in its box, networks' names keep apart, and so do dots; all is inside."""
+    root = ET.fromstring(svg(*lab_of(name)))  # noqa: S314 - our own file
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    boxes = [
+        (number(box, "x"), number(box, "y"), number(box, "width"), number(box, "height"))
+        for box in root.iter(f"{SVG}rect")
+    ]
+    for one, other in combinations(boxes, 2):
+        beside = one[0] + one[2] <= other[0] or other[0] + other[2] <= one[0]
+        assert beside or one[1] + one[3] <= other[1] or other[1] + other[3] <= one[1]
+    headings: list[tuple[float, float, float]] = []
+    for text in root.iter(f"{SVG}text"):
+        long, x, y = len(text.text or "") * LETTER, number(text, "x"), number(text, "y")
+        if text.get("text-anchor") == "middle":
+            headings.append((y, x - long / 2, x + long / 2))
+        else:
+            assert any(
+                box[0] < x and x + long < box[0] + box[2] and box[1] < y < box[1] + box[3] for box in boxes
+            ), text.text
+    for upper, lower in combinations(headings, 2):
+        assert upper[0] != lower[0] or upper[2] < lower[1] or lower[2] < upper[1]
+    dots = [(number(dot, "cx"), number(dot, "cy")) for dot in root.iter(f"{SVG}circle")]
+    for dot, next_dot in combinations(dots, 2):
+        assert abs(dot[0] - next_dot[0]) + abs(dot[1] - next_dot[1]) > 10
+    assert all(x + wide <= width and y + high <= height for x, y, wide, high in boxes)
+
+
+def test_each_attachment_is_a_dot() -> None:
+    """There are as many dots as places of nodes on networks."""
+    plan = plan_of()
+    root = ET.fromstring(svg(plan, fake.binding(plan)))  # noqa: S314 - our own file
+    assert len(list(root.iter(f"{SVG}circle"))) == sum(len(node.on) for node in plan.nodes)
+    assert mermaid(plan, fake.binding(plan)).count(" --- ") == sum(len(node.on) for node in plan.nodes)
+
+
+def test_a_picture_is_told_in_words() -> None:
+    """Title and description are named by the picture, and say where each node is."""
+    plan = plan_of()
+    root = ET.fromstring(svg(plan, fake.binding(plan)))  # noqa: S314 - our own file
+    title, description = root[0], root[1]
+    assert (root.get("role"), root.get("aria-labelledby")) == (
+        "img",
+        f"{title.get('id')} {description.get('id')}",
+    )
+    assert title.text == "Topology of tenants"
+    assert "firewall (firewall) is on dmz and internet." in (description.text or "")
+    assert "server-0 (cluster-node) is on nodes, with pods kube-system/kube-dns" in (description.text or "")
+
+
+def test_a_service_leads_to_its_endpoints() -> None:
+    """A selector's pods, and the virtual server that a lab file names."""
+    plan = plan_of()
+    text = mermaid(plan, fake.binding(plan))
+    ids = dict(re.findall(r"^ *(\w+)(?:\[|\{\{)+\"([\w./-]+)", text, re.MULTILINE))
+    ends = {(ids[service], ids[end]) for service, end in re.findall(r"(svc\d+) -.-> (n\d+)", text)}
+    assert ends == {
+        ("red/proxy", "bigip"),
+        ("red/shop", "red/shop-v1"),
+        ("red/shop", "red/shop-v2"),
+        ("kube-system/kube-dns", "kube-system/kube-dns"),
+    }
+
+
+def test_a_name_is_text_and_nothing_else() -> None:
+    """Markup in a name comes back as the same text from the SVG, and as entities in a Mermaid label."""
+    plan, bindings = renamed("site.example", NASTY)
+    root = ET.fromstring(svg(plan, bindings))  # noqa: S314 - our own file
+    assert NASTY in [text.text for text in root.iter(f"{SVG}text")]
+    assert {found.tag.removeprefix(SVG) for found in root.iter()} == {
+        "svg", "title", "desc", "style", "text", "line", "circle", "rect",
+    }  # fmt: skip
+    (line,) = [line for line in mermaid(plan, bindings).splitlines() if "alert(1)" in line]
+    assert "<script" not in line
+    assert line.count('"') == 2
+
+
+def test_a_lab_without_a_cluster_is_drawn_too() -> None:
+    """Where nothing is to the left of the networks, the rest stands as ever."""
+    text = re.sub(r"^cluster:.*?^outside:", "outside:", LAB, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^  bigip:.*?^  firewall:", "  firewall:", text, flags=re.MULTILINE | re.DOTALL)
+    plan = plan_of(text.replace("from: snat/red", "from: dmz"))
+    root = ET.fromstring(svg(plan, fake.binding(plan)))  # noqa: S314 - our own file
+    assert len(list(root.iter(f"{SVG}rect"))) == 3
+
+
+@pytest.mark.parametrize(("form", "begins"), [("svg", "<svg "), ("mermaid", "flowchart LR\n")])
+def test_the_command_draws(form: str, begins: str) -> None:
+    """`egresslab graph` prints the picture of a shipped lab in the form asked for."""
+    found = CliRunner().invoke(main, ["graph", "canary", "--format", form], catch_exceptions=False)
+    assert found.exit_code == 0
+    assert found.output.startswith(begins)
