@@ -6,7 +6,6 @@ peers wait for them, so that whatever a peer opens by itself is somebody's traff
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
@@ -136,6 +135,12 @@ def session_address(node: Node, plan: Plan, bindings: Bindings) -> IPv4Address:
     return bindings.addresses[node.name, nearest]
 
 
+def distance(node: Node, plan: Plan) -> int | None:
+    """Return a number that is lower for who is nearer to the cluster's nodes, 0 beside them; None without a way."""
+    own = [network for network, _ in node.on]
+    return next((number for number, network in enumerate(_by_distance(plan)) if network in own), None)
+
+
 def _by_distance(plan: Plan) -> Iterator[str]:
     """Yield the networks that the cluster's network is connected to, the nearest first, itself before all."""
     if plan.lab.cluster is None:
@@ -175,8 +180,7 @@ def _runtime(node: Node, bindings: Bindings, config: str, learned: Sequence[IPv4
     path = control(node.name, bindings)
     ready = Ready("routes", f"{path} {','.join(map(str, learned))}") if learned else Ready()
     argv = ("bird", "-f", "-c", f"{bindings.folder(node.name)}/bird.conf", "-s", path)
-    applied = Ready("rereads", f"{path} {hashlib.sha256(config.encode()).hexdigest()}")
-    program = Program(NAME, argv, ready, capable=True, first=True, applied=applied)
+    program = Program(NAME, argv, ready, capable=True, first=True, applied=Ready("rereads", path))
     return Runtime(programs=(program,), files=(File("bird.conf", config, live=True),))
 
 

@@ -136,7 +136,7 @@ class Ready:
     admin     HTTP GET /ready on the unix socket `value` answers 200
     versions  Envoy, asked at the unix socket before the blank, names each of the comma-separated versions after it
               among those of its secrets and routes
-    rereads   the BIRD whose control socket is before the blank in `value` has read its file again (`configure`)
+    rereads   the BIRD whose control socket is at `value` has read its file again (`configure`)
     file      the file `value` up to a blank holds what follows it
     routes    the kernel's main table has each of the comma-separated prefixes in `value`, after the path of
               BIRD's control socket and a blank: BIRD is asked for its status at each look, since it computes

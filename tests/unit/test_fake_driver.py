@@ -36,8 +36,8 @@ LOWERINGS: dict[str, tuple[Lowering, Callable[[Plan], Bindings]]] = {
     "containers": (to_containers, fake.binding),
 }
 
-GOLDEN = ("four-nodes", "mesh-modes", "two-envoys", "two-ways-out", "way-in")
-"""What is written down: a node of each placement; both ends of mutual TLS; Envoys alone; a gateway; the way in."""
+GOLDEN = ("bgp-peers", "four-nodes", "mesh-modes", "two-envoys", "two-ways-out", "way-in")
+"""What is written down: BGP; a node of each placement; both ends of mutual TLS; Envoys alone; a gateway; the way in."""
 
 
 @pytest.fixture(scope="module")

@@ -192,3 +192,40 @@ def test_hosts_names_all_that_is_no_pod() -> None:
         "tinyproxy",
         "site.example",
     ]
+
+
+PEERS = """\
+lab: peers
+networks: {nodes: {cidr: 10.1.0.0/24}, middle: {cidr: 10.2.0.0/24}, far: {cidr: 10.3.0.0/24}, side: {cidr: 10.4.0.0/24}}
+cluster:
+  nodes: [server-0]
+  pools: {default: {cidr: 10.53.0.0/16}}
+  services_cidr: 10.235.0.0/16
+  bgp: {peers: {proxy: {node: proxy}}}
+outside:
+  host: {kind: router, on: [nodes, middle]}
+  proxy: {kind: router, on: [middle, far]}
+  visitor: {kind: client, on: [far]}
+  site: {kind: website, on: [side]}
+"""
+
+
+def test_who_speaks_no_bgp_is_told_of_the_peer_that_is_nearer_to_the_pods() -> None:
+    """A client behind the peer is; a router between the peer and the nodes is not, nor who has no way to it."""
+    pods = {name: routes(space).get("10.53.0.0/16") for name, space in spaces_of(PEERS).items()}
+    assert pods == {
+        "server-0": None,
+        "kube-system/kube-dns": None,
+        "host": None,
+        "proxy": None,
+        "visitor": "10.3.0.2",
+        "site": None,
+    }
+
+
+def test_a_peer_beside_the_nodes_is_the_way_for_all_beside_it() -> None:
+    """Of two peers the nearer one counts, also for a router that is on the way to the other."""
+    both = PEERS.replace("peers: {proxy: {node: proxy}}", "peers: {proxy: {node: proxy}, edge: {node: edge}}")
+    spaces = spaces_of(both + "  edge: {kind: router, on: [nodes]}\n")
+    assert routes(spaces["host"])["10.53.0.0/16"] == "10.1.0.4"
+    assert routes(spaces["visitor"])["10.53.0.0/16"] == "10.3.0.2"

@@ -84,3 +84,12 @@ def test_a_node_is_made_anew_with_its_pods_when_told_so() -> None:
     assert found.gone == ("gateway", "shop/web")
     assert [space.name for space in found.new] == ["gateway", "shop/web"]
     assert (found.stops, found.starts) == ((("gateway", "envoy"),), (ENVOY,))
+
+
+def test_a_program_is_told_of_a_file_that_was_replaced_under_it() -> None:
+    """One that says when it has applied what stands in its files is waited for, though nothing else of it differs."""
+    bird = replace(ENVOY, applied_by="rereads", applied_value="/run/bird.ctl")
+    changed = replace(ROUTES, content="50/50")
+    found = difference(replace(OLD, starts=(bird,)), replace(OLD, starts=(bird,), files=(changed, CONFIG)))
+    assert (found.stops, found.starts, found.applying) == ((), (), (bird,))
+    assert difference(OLD, replace(OLD, files=(changed, CONFIG))).applying == ()

@@ -75,6 +75,11 @@ def difference(old: Payload, new: Payload, anew: Collection[str] = ()) -> Change
         for key in running.keys() & wanted.keys()
         if key[0] in same and key[0] not in touched and _runs_on(running[key], wanted[key])
     }
+    told = {file.node for file in replaced}
+
+    def has_news(key: tuple[str, str]) -> bool:
+        return wanted[key] != running[key] or (key[0] in told and wanted[key].applied_by != "nothing")
+
     return Change(
         stops=tuple(key for key in running if key not in left),
         gone=tuple(name for name in before if name not in same),
@@ -83,7 +88,7 @@ def difference(old: Payload, new: Payload, anew: Collection[str] = ()) -> Change
         new=tuple(space for name, space in after.items() if name not in same),
         kept=tuple(_kept(before, after, same)),
         starts=tuple(start for key, start in wanted.items() if key not in left),
-        applying=tuple(wanted[key] for key in running if key in left and wanted[key] != running[key]),
+        applying=tuple(wanted[key] for key in running if key in left and has_news(key)),
         payload=new,
     )
 

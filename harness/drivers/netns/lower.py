@@ -221,7 +221,7 @@ def _routes_to_pods(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Rout
     if cluster.egress is not None and cluster.egress.gateway == node.name:
         yield from _routes_by_shims(plan, bindings)
         return
-    hop = _nearest_peer({network for network, _ in node.on}, plan)
+    hop = _nearest_peer(node, plan)
     if hop is not None:
         for pool in cluster.pools.values():
             yield Route(str(pool.cidr), gateway=str(bindings.addresses[hop]))
@@ -236,9 +236,15 @@ def _routes_by_shims(plan: Plan, bindings: Bindings) -> Iterator[Route]:
                 yield Route(str(block), gateway=gateway)
 
 
-def _nearest_peer(attached: set[str], plan: Plan) -> tuple[str, str] | None:
-    """Return the node, and its network, by which a node outside reaches pods: a peer beside it, or the way to one."""
-    peers = [node for node in plan.nodes if node.placement == "outside" and bird.runs_on(node, plan)]
+def _nearest_peer(node: Node, plan: Plan) -> tuple[str, str] | None:
+    """Return the node, and its network, by which a node outside reaches pods: a peer beside it, or the way to one.
+
+    A peer further from the cluster's nodes is none: its way to them may lead back here.
+    """
+    own, attached = bird.distance(node, plan), {network for network, _ in node.on}
+    speakers = [other for other in plan.nodes if other.placement == "outside" and bird.runs_on(other, plan)]
+    known = [(bird.distance(peer, plan), peer) for peer in speakers]
+    peers = [peer for number, peer in known if number is not None and own is not None and number <= own]
     beside = [(peer.name, name) for peer in peers for name, _ in peer.on if name in attached]
     ways = [next_hop(plan, attached, name) for peer in peers for name, _ in peer.on]
     further = [(router.name, network) for router, network in filter(None, ways)]

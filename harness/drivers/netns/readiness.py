@@ -73,7 +73,7 @@ def _is_ready(running: Running, spaces: dict[str, Built], recorder: Recorder) ->
             dumped = b"".join(_admin(first, f"/config_dump?resource={resource}") for resource in _DYNAMIC)
             found = all(f'"{version}"'.encode() in dumped for version in rest.split(","))
         case "rereads":
-            found = _rereads(first)
+            found = _rereads(start.ready_value)
         case "file":
             found = _holds(first, rest)
         case "routes":
