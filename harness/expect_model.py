@@ -71,7 +71,7 @@ class Certificate(Entry):
 
 
 class Source(Entry):
-    """The client address that a hop saw: `snat/<pool>`, `node`, `pod`, or the name of an outside node.
+    """The client address that a hop saw: `snat/<pool>`, `automap/<listener>`, `node`, `pod`, `net1`, or a node's name.
 
     Without `at`, a denial's own hop is meant.
     """

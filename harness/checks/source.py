@@ -1,7 +1,8 @@
 """`source`: the client address that a hop saw, attested by four witnesses who must agree.
 
 The hop's own log, conntrack's translated tuple where the address was changed, the counter of the rule that changed
-it, and the opening packet as it left there and as it arrived here (same IP id and sequence number). The expected
+it, and the opening packet as it left there and as it arrived here (same IP id and sequence number), which must be the
+one that came to who changed it. The expected
 address comes from the lab file's declaration; rules that the harness computed are no witness.
 """
 
