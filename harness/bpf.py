@@ -48,6 +48,18 @@ def check_filter(bpf: str) -> None:
     compiled(bpf, ethernet=True)
 
 
+def unknown_filter(bpf: str | None) -> str | None:
+    """Return what is wrong with a filter, None for nothing, for no filter, and where nobody can say (no libpcap)."""
+    try:
+        if bpf is not None:
+            check_filter(bpf)
+    except FilterError as error:
+        return str(error)
+    except MissingCapability:
+        return None
+    return None
+
+
 @lru_cache(maxsize=256)
 def compiled(bpf: str, *, ethernet: bool) -> Callable[[bytes, int], bool]:
     """Return a function of a frame's data and length on the wire that tells whether the filter accepts it.

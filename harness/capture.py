@@ -20,7 +20,7 @@ from harness.programs.tap import ETHERNET, LOOPBACK, Frame
 from harness.stream import is_tls, opens_tls, stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "FilterError",
@@ -30,10 +30,12 @@ __all__ = [
     "check_name",
     "dissect",
     "fields",
+    "has_layers",
     "is_tls",
     "matching",
     "opens_tls",
     "stream",
+    "value_of",
     "write_pcapng",
 ]
 
@@ -43,7 +45,10 @@ _FLAGS = "FSRPAUEC"
 _FLAG_WORDS = tuple("".join(_FLAGS[bit] for bit in range(8) if value >> bit & 1) for value in range(256))
 _ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
 _TIMESTAMP = b"\x01\x01\x08\x0a"
-_LAYERS = ("l2", "inet", "inet6", "dns", "vxlan")
+_TUNNELS = ("layers.vxlan", "contrib.geneve")
+_LAYERS = ("layers.l2", "layers.inet", "layers.inet6", "layers.dns", *_TUNNELS)
+_VXLAN, _GENEVE = 4789, 6081
+_ETHERNET_IN_GENEVE = b"\x65\x58"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Packet:
     `time` is in ns since the epoch. `flags`, `seq`, `ack` and `tsval` (RFC 7323; None without the option) are
     of TCP, the flags as scapy writes them (`S`, `SA`, `FA`, `R`). `payload` is what TCP or UDP carries, as
     far as it was captured. `icmp` is (type, code, 5-tuple of the quoted packet, None when nothing is quoted).
+    `inner` is the packet in the Ethernet frame that a tunnel's packet carries (VXLAN, RFC 7348; Geneve, RFC 8926).
     """
 
     time: int
@@ -68,6 +74,12 @@ class Packet:
     tsval: int | None
     icmp: tuple[int, int, FiveTuple | None] | None
     frame: Frame
+    inner: Packet | None = None
+
+    @property
+    def innermost(self) -> Packet:
+        """The packet that no other is wrapped in: of one without a tunnel, itself."""
+        return self if self.inner is None else self.inner.innermost
 
 
 def dissect(frame: Frame, tap: str) -> Packet | None:
@@ -78,7 +90,7 @@ def dissect(frame: Frame, tap: str) -> Packet | None:
     flow = None if ip is None else flow_of(data, ip)
     if ip is None or flow is None:
         return None
-    flags, seq, ack, payload, tsval, icmp = "", 0, 0, b"", None, None
+    flags, seq, ack, payload, tsval, icmp, inner = "", 0, 0, b"", None, None, None
     start, end = ip.start, ip.end
     if not ip.first:
         pass
@@ -90,10 +102,27 @@ def dissect(frame: Frame, tap: str) -> Packet | None:
         tsval = _tsval(data[start + 20 : behind])
     elif flow.protocol == UDP:
         payload = data[start + 8 : end]
+        wrapped = _wrapped(flow.dport, payload)
+        if wrapped:
+            inside = frame._replace(data=wrapped, length=len(wrapped), hardware=ETHERNET, vlan=None)
+            inner = dissect(inside, tap)
     elif flow.protocol in _ERRORS:
         icmp = _icmp(data, ip)
     return Packet(
-        frame.time, tap, frame.outgoing, flow, flags, seq, ack, ip.ttl, ip.ip_id, payload, tsval, icmp, frame
+        frame.time,
+        tap,
+        frame.outgoing,
+        flow,
+        flags,
+        seq,
+        ack,
+        ip.ttl,
+        ip.ip_id,
+        payload,
+        tsval,
+        icmp,
+        frame,
+        inner,
     )
 
 
@@ -113,20 +142,36 @@ def matching(packets: Iterable[Packet], bpf: str) -> list[Packet]:
 
 def fields(frame: Frame) -> Any:
     """Return a frame as scapy's packet, for assertions about any field."""
-    l2, inet, inet6 = _scapy("l2"), _scapy("inet"), _scapy("inet6")
+    l2, inet, inet6 = _scapy("layers.l2"), _scapy("layers.inet"), _scapy("layers.inet6")
+    for tunnel in _TUNNELS:  # what these say of their ports is known from then on
+        _scapy(tunnel)
     if frame.hardware in (ETHERNET, LOOPBACK):
         return l2.Ether(frame.data)
     kind = inet6.IPv6 if frame.data[:1] and frame.data[0] >> 4 == 6 else inet.IP
     return kind(frame.data)
 
 
+def value_of(layered: Any, name: str) -> Any:
+    """Return a field of a packet of scapy's, None when it has no such layer; `IP.src#2`: of its second IP layer."""
+    path, _, number = name.partition("#")
+    layer, _, field = path.partition(".")
+    found = layered.getlayer(layer, nb=int(number or 1))
+    return None if found is None else found.getfieldval(field)
+
+
+def has_layers(layered: Any, layers: Sequence[str]) -> bool:
+    """Say whether a packet of scapy's has these layers in this order from outside; others may lie between."""
+    own = iter([found.__name__ for found in layered.layers()])
+    return all(layer in own for layer in layers)
+
+
 def check_name(name: str) -> None:
-    """See that `Layer.field` is one that scapy knows, as `IP.ttl`.
+    """See that `Layer.field` or `Layer` is one that scapy knows, as `IP.ttl` or `IP.ttl#2`.
 
     Raises ValueError with the nearest names.
     """
-    layer, dot, field = name.partition(".")
-    if not dot or not layer or not field:
+    layer, dot, field = name.partition("#")[0].partition(".")
+    if not layer or bool(dot) != bool(field):
         raise ValueError(f"{name!r} is not of the form Layer.field, as IP.ttl")
     known = {found.__name__: found for part in _LAYERS for found in _packet_classes(_scapy(part))}
     if layer not in known:
@@ -135,6 +180,8 @@ def check_name(name: str) -> None:
         known |= {found.__name__: found for found in scapy.config.conf.layers}
     if layer not in known:
         raise ValueError(f"scapy knows no layer {layer!r}; {_few(layer, list(known))}")
+    if not field:
+        return
     own = [description.name for description in known[layer].fields_desc]
     if field not in own:
         raise ValueError(f"scapy's layer {layer} has no field {field!r}; {nearest(field, own)}")
@@ -158,6 +205,15 @@ def _ip_offset(frame: Frame) -> int | None:
         offset += 4
         kind = int.from_bytes(data[offset : offset + 2], "big")
     return offset + 2 if kind in (_IPV4, _IPV6) else None
+
+
+def _wrapped(port: int, data: bytes) -> bytes:
+    """Return the Ethernet frame that a tunnel's datagram carries; empty for other datagrams."""
+    if port == _VXLAN and len(data) > 8 and data[0] & 0x08:
+        return data[8:]
+    if port == _GENEVE and len(data) > 8 and data[0] >> 6 == 0 and data[2:4] == _ETHERNET_IN_GENEVE:
+        return data[8 + (data[0] & 0x3F) * 4 :]
+    return b""
 
 
 def _tsval(options: bytes) -> int | None:
@@ -186,7 +242,7 @@ def _icmp(data: bytes, ip: IpPacket) -> tuple[int, int, FiveTuple | None]:
 def _scapy(part: str) -> Any:
     import importlib  # noqa: PLC0415 - with scapy itself, whose import takes a good part of a second
 
-    return importlib.import_module(f"scapy.layers.{part}")
+    return importlib.import_module(f"scapy.{part}")
 
 
 def _packet_classes(module: Any) -> list[Any]:

@@ -24,7 +24,11 @@ def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, dict | Identity) else value
 
 
-FieldName = Annotated[str, Form(r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+$", "a packet's field such as IP.ttl")]
+FieldName = Annotated[
+    str, Form(r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+(#[1-9])?$", "a packet's field such as IP.ttl or IP.ttl#2")
+]
+"""`#2`: of the second such layer from outside, as in Wireshark's display filters (wireshark-filter(4))."""
+
 LayerName = Annotated[str, Form(r"^[A-Za-z0-9_]+$", "a packet's layer such as TCP")]
 Layers = Annotated[
     tuple[LayerName, ...], BeforeValidator(listed, json_schema_input_type=LayerName | list[LayerName])
@@ -87,17 +91,29 @@ class MtlsMode(Entry):
     is_: Literal["mutual", "plain"] = Field(alias="is")
 
 
+class OtherTap(Entry):
+    """Packets of this flow at another tap, of which there must be as many; `where` is a filter for those there."""
+
+    at: Line
+    where: Line | None = None
+
+
 class Packets(Entry):
     """Packets of this flow at a tap (`<node>.<network>` or `<namespace>/<pod>.eth0`).
 
-    `where` is a BPF filter; `count` a number, or a bound such as `>= 3`; `layers` and `fields` are scapy's.
+    `where` is a BPF filter; `count` a number, or a bound such as `>= 3`; `as_many_as` another tap with as many;
+    `layers` (from outside) and `fields` are scapy's. A value may be `node/NAME` or `pod/NAMESPACE/NAME`: its address.
+    What is wrapped in a tunnel's packet is of this flow too; `shows` is for what the innermost packets carry.
     """
 
     at: Line
     where: Line | None = None
+    sent_by: Literal["client", "server"] | None = None
     count: Count | None = None
+    as_many_as: OtherTap | None = None
     layers: Layers = ()
     fields: dict[FieldName, Any] = Field(default_factory=dict)
+    shows: Texts = ()
     are: Literal["encrypted", "plain"] | None = None
 
 

@@ -23,6 +23,7 @@ from harness.lab_words import (
     Labels,
     Line,
     Lines,
+    Mtu,
     Name,
     Names,
     Port,
@@ -50,15 +51,17 @@ SERVING = ("http", "database")
 
 
 class Network(Entry):
-    """One layer-2 segment."""
+    """One layer-2 segment; `mtu` is the longest IP packet that its switch passes on."""
 
     cidr: Cidr
+    mtu: Mtu = 1500
 
 
 class Attachment(Entry):
-    """A node's place on a network; without an address the next free one is assigned."""
+    """A node's place on a network; without an address the next free one is assigned, without an MTU the network's."""
 
     address: Address | None = None
+    mtu: Mtu | None = None
 
 
 Attachments = Annotated[
@@ -76,7 +79,7 @@ class Pool(Entry):
 
     cidr: Cidr
     block: Annotated[int, Field(ge=20, le=32, strict=True)] = 26
-    overlay: Literal["none"] = "none"
+    overlay: Literal["none", "vxlan"] = "none"
     nat_outgoing: Flag = True
     namespaces: Labels = ()
 

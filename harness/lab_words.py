@@ -116,6 +116,8 @@ Word = Annotated[
 Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Mtu = Annotated[int, Field(ge=576, le=9000, strict=True)]
+"""The longest IP packet of a link, in bytes: from what every host takes (RFC 791) to a jumbo frame's."""
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
 Labels = Annotated[tuple[Label, ...], BeforeValidator(listed, json_schema_input_type=Label | list[Label])]

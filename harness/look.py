@@ -20,6 +20,7 @@ from harness.commands import only_lab
 from harness.errors import InputError
 from harness.lab import SERVING, load_lab
 from harness.lookup import nearest
+from harness.overlay_checks import tunnel_taps
 from harness.plan import Node, Plan, endpoints, make_plan
 from harness.running import Driver
 
@@ -124,7 +125,8 @@ def _nodes_at(lab: Any, placement: str) -> tuple[Sequence[str], list[Sequence[st
 def _taps(lab: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for node in lab.plan.nodes:
-        taps = [f"{node.name}.{name}" for name in (*dict(node.places), *(one.name for one in node.shims))]
+        more = (*(one.name for one in node.shims), *tunnel_taps(node.name, lab.plan.lab))
+        taps = [f"{node.name}.{name}" for name in (*dict(node.places), *more)]
         if node.pod is not None:
             served = node.pod.injected and node.pod.spec.runs in SERVING
             second = node.name in lab.bindings.second

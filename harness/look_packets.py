@@ -97,10 +97,16 @@ def _line(tap: str, frame: Frame) -> str:
     way = "out" if frame.outgoing else "in "
     if packet is None:
         return f"{clock} {tap:<32} {way} {frame.length} bytes"
+    return f"{clock} {tap:<32} {way} {_told(packet)}"
+
+
+def _told(packet: capture.Packet) -> str:
+    """Return a packet's addresses, flags and length, and those of the packet that it wraps."""
     flow = packet.flow
     flags = f" [{packet.flags}]" if packet.flags else ""
     between = f"{flow.src}:{flow.sport} > {flow.dst}:{flow.dport}"
-    return f"{clock} {tap:<32} {way} {between}{flags} length {len(packet.payload)}"
+    within = f": {_told(packet.inner)}" if packet.inner else ""
+    return f"{between}{flags} length {len(packet.payload)}{within}"
 
 
 def _write(found: Iterator[tuple[str, Frame]], taps: Sequence[str], file: Path) -> None:

@@ -166,6 +166,15 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A copy of all that passes a pod's port, sent to the node that has it by VXLAN under this VNI (RFC 7348)."""
+
+    name: str
+    pod: str
+    vni: int
+
+
+@dataclass(frozen=True)
 class Runtime:
     """All that one kind contributes to one node; a node's kinds are merged in order.
 
@@ -179,6 +188,7 @@ class Runtime:
     addresses: tuple[IPv4Address, ...] = ()
     extra: dict[str, str] = field(default_factory=dict)
     needs: str = ""
+    mirrors: tuple[Mirror, ...] = ()
 
     def merged(self, other: Runtime) -> Runtime:
         """Return both contributions as one."""
@@ -190,6 +200,7 @@ class Runtime:
             self.addresses + other.addresses,
             self.extra | other.extra,
             self.needs or other.needs,
+            self.mirrors + other.mirrors,
         )
 
 

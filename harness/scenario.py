@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness import scenario_checks, shipped, source
+from harness import capture, scenario_checks, shipped, source
 from harness.errors import InputError, Problem
 from harness.expect_model import (
     Allowed,
@@ -15,6 +15,7 @@ from harness.expect_model import (
     Expect,
     Identity,
     MtlsMode,
+    OtherTap,
     Outcome,
     Packets,
     RouteTo,
@@ -50,6 +51,7 @@ __all__ = [
     "Item",
     "Matrix",
     "MtlsMode",
+    "OtherTap",
     "Outcome",
     "Packets",
     "RouteTo",
@@ -63,12 +65,12 @@ __all__ = [
 
 
 def load_scenarios(
-    path: Path, lab: Lab | None = None, check_field: Callable[[str], None] | None = None
+    path: Path, lab: Lab | None = None, check_field: Callable[[str], None] = capture.check_name
 ) -> tuple[Item, ...]:
     """Return the cases of a scenario file; none when it is YAML that has no `scenarios` at its top.
 
     Without `lab`, the one that the file names is read. `check_field` raises ValueError for the name of a
-    packet's field that nobody knows (scapy knows IP.ttl). Names are unique among the files of a folder that
+    packet's layer or field that nobody knows (scapy knows IP.ttl). Names are unique among the files of a folder that
     are for the same lab, and a control may be in another of them.
 
     Raises InputError with every problem of the file, and those of its lab.
@@ -136,7 +138,7 @@ def _problems(
     found: Examined[ScenarioFile],
     words: Words,
     neighbours: list[tuple[source.Document, ScenarioFile]],
-    check_field: Callable[[str], None] | None,
+    check_field: Callable[[str], None],
 ) -> Iterator[Problem]:
     own = found.instance.scenarios if found.instance is not None else ()
     elsewhere = {scenario.name: other.path for other, file in neighbours for scenario in file.scenarios}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness import rotation_checks
+from harness.bpf import unknown_filter
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
 from harness.routing_checks import check_routes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from harness.scenario_model import Scenario
 
 ANY = "any"
+_WHAT_PACKETS_ARE = ("count", "as_many_as", "layers", "fields", "shows", "are")
 
 
 def check(
@@ -225,16 +227,34 @@ def _certificates(outcome: Outcome, words: Words) -> Found:
 
 
 def _packets(packets: Packets, words: Words, check_field: Callable[[str], None] | None) -> Found:
-    if packets.at not in words.taps:
-        yield ("at",), f"unknown tap {packets.at!r}; {nearest(packets.at, list(words.taps))}"
-    if packets.count is None and packets.are is None and not packets.layers and not packets.fields:
-        yield (), "say what the packets are like: 'count', 'layers', 'fields' or 'are'"
-    for name in packets.fields:
+    if not any(getattr(packets, key) not in (None, (), {}) for key in _WHAT_PACKETS_ARE):
+        yield (), f"say what the packets are like: {', '.join(map(repr, _WHAT_PACKETS_ARE))}"
+    for place, one in (((), packets), (("as_many_as",), packets.as_many_as)):
+        if one is not None and one.at not in words.taps:
+            yield (*place, "at"), f"unknown tap {one.at!r}; {nearest(one.at, list(words.taps))}"
+        if one is not None and (message := unknown_filter(one.where)):
+            yield (*place, "where"), message
+    for name, value in packets.fields.items():
+        if message := _unknown_place(str(value), words):
+            yield ("fields", name), message
+    if check_field is None:
+        return
+    named: list[tuple[tuple[str | int, ...], str]]
+    named = [(("layers", index), layer) for index, layer in enumerate(packets.layers)]
+    for below, name in (*named, *((("fields", name), name) for name in packets.fields)):
         try:
-            if check_field is not None:
-                check_field(name)
+            check_field(name)
         except ValueError as error:
-            yield ("fields", name), str(error)
+            yield below, str(error)
+
+
+def _unknown_place(value: str, words: Words) -> str | None:
+    """Return what is wrong with a field's value, where it is `node/NAME` or `pod/NAMESPACE/NAME`."""
+    kind, slash, name = value.partition("/")
+    known = {"node": words.nodes, "pod": words.pods}.get(kind if slash else "")
+    if known is None or name in known:
+        return None
+    return f"unknown {kind} {name!r}; {nearest(name, list(known))}"
 
 
 def _control_of_denial(

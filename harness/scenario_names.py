@@ -11,6 +11,7 @@ from harness.egress_ways import ways_out
 from harness.lab import SERVING, pod_host, pods, services
 from harness.lab_checks import snat_pools
 from harness.lookup import nearest
+from harness.overlay_checks import tunnel_taps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,11 @@ class Words:
         return host in self.lab.outside or f"{rest or namespace}/{service}" in self.services
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes outside, and the cluster's."""
+        return (*self.lab.outside, *(self.lab.cluster.nodes if self.lab.cluster else ()))
+
+    @property
     def links(self) -> list[str]:
         """The taps whose link can be taken down; loopback has none."""
         return [tap for tap in self.taps if not tap.endswith(".lo")]
@@ -97,6 +103,8 @@ def words_of(lab: Lab) -> Words:
         taps += [f"{name}.{lab.cluster.network}" for name in lab.cluster.nodes]
         for _, way in ways_out(lab.cluster):
             taps += [f"{name}.{where}" for name in lab.cluster.nodes for where in (way.network, way.shim)]
+    for name in (*outside, *(lab.cluster.nodes if lab.cluster else ())):
+        taps += [f"{name}.{tap}" for tap in tunnel_taps(name, lab)]
     taps += [f"{pod}.eth0" for pod in every]
     second = [pod.name for pod in pods(lab) if pod.spec.net1 is not None]
     taps += [f"{name}.net1" for name in second]

@@ -8,21 +8,14 @@ from harness import capture
 from harness.errors import LostEvidence
 from harness.evidence import Evidence, Finding, State
 from harness.passport import Passport
-from harness.scenario import Packets
+from harness.scenario import OtherTap, Packets
 from harness.sightings import inverse
 
 
 def judge(expected: tuple[Packets, ...], evidence: Evidence, passport: Passport) -> Iterator[Finding]:
     """Yield the findings of each entry; no packet at all is unknown, not a pass."""
     for entry in expected:
-        mine = [
-            packet
-            for packet in evidence.recorded.packets
-            if packet.tap == entry.at
-            and (packet.flow in passport.flows or inverse(packet.flow) in passport.flows)
-        ]
-        if entry.where:
-            mine = capture.matching(mine, entry.where)
+        mine = _of_the_flow(entry, entry.sent_by, evidence, passport)
         if _is_blind(entry.at, evidence):
             yield Finding("packets", "unknown", entry.at, "packets of the flow", "the tap is blind")
         elif entry.count is not None:
@@ -30,10 +23,49 @@ def judge(expected: tuple[Packets, ...], evidence: Evidence, passport: Passport)
             yield Finding("packets", state, entry.at, f"{entry.count} packets", f"{len(mine)} packets")
         elif not mine:
             yield Finding("packets", "unknown", entry.at, "packets of the flow", "none")
+        if entry.as_many_as is not None:
+            yield _as_many(entry, entry.as_many_as, len(mine), evidence, passport)
         if mine and entry.are:
-            yield _cover(entry, mine, passport)
+            yield _cover(entry, [packet.innermost for packet in mine], passport)
         if mine and (entry.layers or entry.fields):
-            yield from _fields(entry, mine)
+            yield from _fields(entry, mine, evidence)
+        if mine and entry.shows:
+            yield _shown(entry, mine)
+
+
+def _of_the_flow(
+    wanted: Packets | OtherTap, sent_by: str | None, evidence: Evidence, passport: Passport
+) -> list[capture.Packet]:
+    """Return the flow's packets at a tap, and those that one of them is wrapped in."""
+    found = []
+    for packet in evidence.recorded.packets:
+        flow = packet.innermost.flow
+        forth, back = flow in passport.flows, inverse(flow) in passport.flows
+        if packet.tap == wanted.at and {"client": forth, "server": back}.get(sent_by or "", forth or back):
+            found.append(packet)
+    return capture.matching(found, wanted.where) if wanted.where else found
+
+
+def _as_many(entry: Packets, other: OtherTap, number: int, evidence: Evidence, passport: Passport) -> Finding:
+    """Compare the count with that of the flow's packets at another tap; none at either proves nothing."""
+    there = len(_of_the_flow(other, entry.sent_by, evidence, passport))
+    wanted = f"as many packets as at {other.at}{f' where {other.where}' if other.where else ''}"
+    seen = f"{number} of {there} packets"
+    if _is_blind(other.at, evidence) or _is_blind(entry.at, evidence):
+        return Finding("packets", "unknown", entry.at, wanted, f"{seen}, and a tap is blind")
+    state: State = "unknown" if not there else "held" if number == there else "broken"
+    return Finding("packets", state, entry.at, wanted, seen)
+
+
+def _shown(entry: Packets, mine: Sequence[capture.Packet]) -> Finding:
+    """Judge whether texts occur in what the innermost packets carry, one after the other."""
+    carried = b"".join(packet.innermost.payload for packet in mine)
+    missing = [text for text in entry.shows if text.encode() not in carried]
+    seen = f"no {' and no '.join(map(repr, missing))} in {len(carried)} bytes" if missing else "these words"
+    state: State = "broken" if missing else "held"
+    return Finding(
+        "packets", state, entry.at, f"packets that carry {', '.join(map(repr, entry.shows))}", seen
+    )
 
 
 def _is_blind(tap: str, evidence: Evidence) -> bool:
@@ -73,24 +105,35 @@ def _cover(entry: Packets, mine: Sequence[capture.Packet], passport: Passport) -
     )
 
 
-def _fields(entry: Packets, mine: Sequence[capture.Packet]) -> Iterator[Finding]:
+def _fields(entry: Packets, mine: Sequence[capture.Packet], evidence: Evidence) -> Iterator[Finding]:
+    parts = (
+        *((" / ".join(entry.layers),) if entry.layers else ()),
+        *(f"{name} {_named(wanted, evidence)}" for name, wanted in entry.fields.items()),
+    )
+    wanted_words = ", ".join(parts)
     for packet in mine:
         layered = capture.fields(packet.frame)
-        missing = [layer for layer in entry.layers if not layered.haslayer(layer)]
-        wrong = {}
+        wrong = []
+        if not capture.has_layers(layered, entry.layers):
+            wrong.append(" / ".join(layer.__name__ for layer in layered.layers()))
         for name, wanted in entry.fields.items():
-            layer, _, field = name.partition(".")
-            seen = layered[layer].getfieldval(field) if layered.haslayer(layer) else None
-            if str(seen) != str(wanted):
-                wrong[name] = seen
-        if missing or wrong:
-            seen_words = ", ".join(
-                [*(f"no layer {layer}" for layer in missing), *(f"{k}: {v}" for k, v in wrong.items())]
-            )
-            yield Finding(
-                "packets", "broken", entry.at, f"layers {entry.layers} fields {entry.fields}", seen_words
-            )
+            found = capture.value_of(layered, name)
+            if str(found) not in _values(wanted, evidence):
+                wrong.append(f"{name} {found}")
+        if wrong:
+            yield Finding("packets", "broken", entry.at, wanted_words, ", ".join(wrong))
             return
-    yield Finding(
-        "packets", "held", entry.at, f"layers {entry.layers} fields {entry.fields}", f"{len(mine)} packets so"
-    )
+    yield Finding("packets", "held", entry.at, wanted_words, f"{len(mine)} packets so")
+
+
+def _values(wanted: object, evidence: Evidence) -> tuple[str, ...]:
+    """Return what a field may be: the value itself, or the addresses of what `node/NAME` or `pod/NAME` names."""
+    kind, _, name = str(wanted).partition("/")
+    if kind not in ("node", "pod") or not name:
+        return (str(wanted),)
+    return tuple(str(address) for address in evidence.bindings.all_addresses(evidence.plan.node(name)))
+
+
+def _named(wanted: object, evidence: Evidence) -> str:
+    values = _values(wanted, evidence)
+    return str(wanted) if values == (str(wanted),) else f"{wanted} ({', '.join(values)})"

@@ -28,6 +28,7 @@ from harness.netlink.messages import (
     vxlan,
 )
 from harness.netlink.records import Address, Link, Neighbour, Route, Rule
+from harness.netlink.traffic import as_on_wire, clsact, mirror
 
 __all__ = [
     "MAIN",
@@ -42,11 +43,14 @@ __all__ = [
     "Socket",
     "address",
     "address_del",
+    "as_on_wire",
     "bridge",
+    "clsact",
     "fdb",
     "link_del",
     "link_set",
     "macvlan",
+    "mirror",
     "neighbour",
     "neighbour_del",
     "route",

@@ -62,14 +62,16 @@ def veth(  # noqa: PLR0913 - both ends of a pair are made by one message
     peer_mac: str,
     peer_netns_fd: int | None = None,
     mtu: int = 1500,
+    peer_mtu: int | None = None,
 ) -> Message:
     """Make a pair, both ends down, the peer in the namespace behind a descriptor.
 
-    A peer that is created up makes the kernel refuse with ENOTCONN: set both ends up afterwards.
+    The peer's MTU is the same unless given. A peer that is created up makes the kernel refuse with ENOTCONN: set
+    both ends up afterwards.
     """
     size = packing.u32(4, mtu) + _ONE_QUEUE
     peer = _LINK.pack(0, 0, peer_index, 0, 0) + packing.string(3, peer_name)
-    peer += packing.attribute(1, packing.mac(peer_mac)) + size
+    peer += packing.attribute(1, packing.mac(peer_mac)) + packing.u32(4, peer_mtu or mtu) + _ONE_QUEUE
     if peer_netns_fd is not None:
         peer += packing.u32(28, peer_netns_fd)
     return _make_link("veth", name, index, mac, data=packing.attribute(1, peer), own=size)

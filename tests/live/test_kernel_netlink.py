@@ -249,6 +249,47 @@ def test_subscriber_may_ask_and_change_too() -> None:
 
 
 @alone
+def test_a_mirror_copies_every_packet_of_a_direction() -> None:
+    """What goes out of an interface goes out of the mirror's as well, and two mirrors both get it."""
+    with netlink.Socket() as route:
+        up_pair(route)
+        others = [(20, "a0", 21, "a1"), (22, "b0", 23, "b1")]
+        for near, name, far, peer in others:
+            route.send(
+                [
+                    netlink.veth(name, near, MAC.format(near), peer, far, MAC.format(far)),
+                    netlink.link_set(near, up=True),
+                    netlink.link_set(far, up=True),
+                ]
+            )
+        mirrors = [
+            netlink.mirror(2, near, incoming=incoming, priority=priority)
+            for priority, (near, *_) in enumerate(others, 1)
+            for incoming in (True, False)
+        ]
+        route.send([netlink.clsact(2), *mirrors])
+        listeners = []
+        for _, _, _, peer in others:
+            listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            listener.bind((peer, 3))
+            listener.settimeout(5)
+            listeners.append(listener)
+        frame = (
+            bytes.fromhex(MAC.format(3).replace(":", "") + MAC.format(2).replace(":", "") + "88b6")
+            + b"x" * 50
+        )
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+            for interface in ("eth0", "eth1"):
+                sender.bind((interface, 0))
+                sender.send(frame)
+        for listener in listeners:
+            with listener:
+                seen = 0
+                while seen < 2:  # the kernel's own announcements pass too
+                    seen += listener.recv(2048) == frame
+
+
+@alone
 def test_a_hundred_pods_stand_in_little_time() -> None:
     """A hundred pairs with namespaces, addresses, neighbours and default routes take well below a second."""
     home = here()

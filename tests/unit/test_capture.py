@@ -279,7 +279,69 @@ def test_names_of_fields_are_checked() -> None:
     with pytest.raises(ValueError, match=r"no layer 'Tpc'; nearest: .*TCP"):
         capture.check_name("Tpc.flags")
     with pytest.raises(ValueError, match=r"not of the form Layer\.field"):
+        capture.check_name("IP.")
+    capture.check_name("IP.src#2")
+    capture.check_name("GENEVE")
+    with pytest.raises(ValueError, match=r"no layer 'ttl'"):
         capture.check_name("ttl")
+
+
+# tunnels
+
+
+def wrapped(scapy: Any, tunnel: Any, port: int) -> Frame:
+    """Return a frame in which a tunnel between two nodes wraps a segment between two pods."""
+    inside = ethernet(scapy) / scapy.IP(src="10.53.0.1", dst="10.53.0.65", ttl=63)
+    inside = inside / scapy.TCP(sport=40000, dport=3306, flags="PA") / b"SELECT 1"
+    outside = ethernet(scapy) / scapy.IP(src="172.19.0.2", dst="172.19.0.3")
+    return frame(bytes(outside / scapy.UDP(sport=50000, dport=port) / tunnel / inside))
+
+
+def test_what_vxlan_wraps_is_read_too(scapy: Any) -> None:
+    """A tunnel's packet has its own addresses, and within it the packet of the pods."""
+    found = packet(wrapped(scapy, scapy.VXLAN(vni=4096, flags="Instance"), 4789))
+    assert found.flow == FiveTuple(UDP, "172.19.0.2", 50000, "172.19.0.3", 4789)
+    assert found.innermost.flow == FiveTuple(TCP, "10.53.0.1", 40000, "10.53.0.65", 3306)
+    assert (found.innermost.payload, found.innermost.ttl) == (b"SELECT 1", 63)
+
+
+def test_what_geneve_wraps_is_read_too_behind_its_options(scapy: Any) -> None:
+    """The same of Geneve, whose header has options of any length (RFC 8926, section 3.4)."""
+    from scapy.contrib.geneve import GENEVE, GeneveOptions  # noqa: PLC0415 - as `scapy`
+
+    option = GeneveOptions(classid=0x0104, type=1, length=1, data=b"\0\0\0\1")
+    raw = wrapped(scapy, GENEVE(vni=71680, proto=0x6558, options=[option]), 6081)
+    assert packet(raw).innermost.flow == FiveTuple(TCP, "10.53.0.1", 40000, "10.53.0.65", 3306)
+    layered = capture.fields(raw)
+    assert capture.has_layers(layered, ("Ether", "IP", "UDP", "GENEVE", "Ether", "IP", "TCP"))
+    assert capture.value_of(layered, "GENEVE.vni") == 71680
+
+
+def test_a_repeated_layer_is_named_by_its_number(scapy: Any) -> None:
+    """`IP.src` is the outermost, `IP.src#2` the second from outside; of a layer that is not there it is None."""
+    layered = capture.fields(wrapped(scapy, scapy.VXLAN(vni=7, flags="Instance"), 4789))
+    names = ("IP.src", "IP.src#2", "IP.src#3", "VXLAN.vni", "TCP.dport")
+    assert [capture.value_of(layered, name) for name in names] == ["172.19.0.2", "10.53.0.1", None, 7, 3306]
+
+
+def test_layers_are_in_order_from_outside(scapy: Any) -> None:
+    """Others may lie between, but none may come too early or too seldom."""
+    layered = capture.fields(wrapped(scapy, scapy.VXLAN(vni=7, flags="Instance"), 4789))
+    assert capture.has_layers(layered, ("IP", "VXLAN", "IP"))
+    assert not capture.has_layers(layered, ("VXLAN", "UDP"))
+    assert not capture.has_layers(layered, ("IP", "IP", "IP"))
+
+
+def test_other_datagrams_wrap_nothing(scapy: Any) -> None:
+    """What only looks like a tunnel, or is cut off, is a datagram like others."""
+    for data, port in (
+        (b"\0" * 60, 4789),
+        (b"\x08" + b"\0" * 5, 4789),
+        (b"\xff" * 60, 6081),
+        (b"x" * 60, 53),
+    ):
+        raw = ethernet(scapy) / scapy.IP(src="10.0.0.1", dst="10.0.0.2") / scapy.UDP(dport=port) / data
+        assert packet(frame(bytes(raw))).inner is None
 
 
 # reassembly

@@ -32,7 +32,7 @@ from recorded_flows import (
 
 from harness import lookup
 from harness.programs.fivetuple import TCP, FiveTuple
-from harness.scenario import Client, Identity, Packets, Source
+from harness.scenario import Client, Identity, OtherTap, Packets, Source
 
 SERVED = "spiffe://cluster.local/ns/red/sa/default"
 
@@ -253,9 +253,41 @@ class TestPackets:
         held = Packets(at="bigip.dmz", layers=("IP", "TCP"), fields={"IP.ttl": 63, "TCP.dport": 8888})
         assert the(judged("packets", (held,), told(RED))) == ("held", "1 packets so")
         other = Packets(at="bigip.dmz", fields={"IP.ttl": 62})
-        assert the(judged("packets", (other,), told(RED))) == ("broken", "IP.ttl: 63")
+        assert the(judged("packets", (other,), told(RED))) == ("broken", "IP.ttl 63")
         missing = Packets(at="bigip.dmz", layers=("UDP",))
-        assert the(judged("packets", (missing,), told(RED))) == ("broken", "no layer UDP")
+        assert the(judged("packets", (missing,), told(RED))) == ("broken", "Ether / IP / TCP")
+
+    def test_a_value_may_be_a_name(self) -> None:
+        """A field may be said to be the address of a node or pod."""
+        held = Packets(at="bigip.dmz", fields={"IP.dst": "node/tinyproxy"})
+        assert the(judged("packets", (held,), told(RED))) == ("held", "1 packets so")
+        other = Packets(at="bigip.dmz", fields={"IP.dst": "node/firewall"})
+        assert the(judged("packets", (other,), told(RED)))[0] == "broken"
+
+    def test_as_many_as_at_another_tap(self) -> None:
+        """Both counts are of this flow; none at either is unknown."""
+
+        def compared(where: str | None, there: str | None) -> str:
+            other = OtherTap(at="bigip.nodes", where=there)
+            entry = Packets(at="bigip.nodes", where=where, as_many_as=other)
+            return judged("packets", (entry,), told(RED))[-1].state
+
+        assert compared(None, None) == "held"
+        assert compared("src host 10.4.0.201", None) == "broken"
+        assert compared("src host 10.4.0.201", "src host 10.4.0.201") == "held"
+        assert compared("udp", "udp") == "unknown"
+
+    def test_sent_by(self) -> None:
+        """Of the flow's packets, those of one side."""
+        for side, where in (("client", "dst host 10.4.0.201"), ("server", "src host 10.4.0.201")):
+            other = OtherTap(at="bigip.nodes", where=where)
+            entry = Packets.model_validate({"at": "bigip.nodes", "sent_by": side, "count": 2})
+            assert the(judged("packets", (entry,), told(RED)))[0] == "held", (side, other)
+
+    def test_shows(self) -> None:
+        """Texts must occur in what the packets carry."""
+        entry = Packets(at="bigip.nodes", shows=("no such text",))
+        assert the(judged("packets", (entry,), told(RED)))[0] == "broken"
 
     def test_another_tap_of_the_flow(self) -> None:
         """Only packets of this flow at this tap count, not those that others send there."""

@@ -15,6 +15,7 @@ from harness import egress_model, expect_model, lab_model, scenario_model, schem
 from harness.entry import Entry
 from harness.lab import parse_lab
 from harness.nodes import (
+    capture_host,
     client,
     database,
     echo,
@@ -71,6 +72,8 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "echo": echo.Spec,
     "mesh-host": mesh_host.Spec,
     "router": router.Spec,
+    "capture-host": capture_host.Spec,
+    "capture-host: mirrors.NAME": capture_host.Mirror,
     "client": client.Spec,
     "database": database.Spec,
 }
@@ -92,6 +95,7 @@ SCENARIO_SECTIONS: dict[str, type[Entry]] = {
     "source": expect_model.Source,
     "mtls_mode": expect_model.MtlsMode,
     "packets, each entry": expect_model.Packets,
+    "packets: as_many_as": expect_model.OtherTap,
     "routes, each entry": expect_model.RouteTo,
 }
 SECTIONS = [

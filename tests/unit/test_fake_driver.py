@@ -36,8 +36,8 @@ LOWERINGS: dict[str, tuple[Lowering, Callable[[Plan], Bindings]]] = {
     "containers": (to_containers, fake.binding),
 }
 
-GOLDEN = ("bgp-peers", "four-nodes", "mesh-modes", "two-envoys", "two-ways-out", "way-in")
-"""What is written down: BGP; a node of each placement; both ends of mutual TLS; Envoys alone; a gateway; the way in."""
+GOLDEN = ("bgp-peers", "four-nodes", "mesh-modes", "overlay", "two-envoys", "two-ways-out", "way-in")
+"""What is written down: BGP; one node of each placement; mutual TLS; tunnels; Envoys; a gateway; the way in."""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,12 @@ def symbolic(value: object, bindings: Bindings) -> str:
     """Return plain data with each address, block and folder replaced by what it stands for."""
     words = {
         str(address): f"<{node} on {network}>" for (node, network), address in bindings.addresses.items()
+    }
+    words |= {  # where a node's end of an overlay is
+        text.format(block.network_address): f"<first of {host}>"
+        for host, blocks in bindings.blocks.items()
+        for block in blocks
+        for text in ("{}/32", '"{}"')
     }
     words |= {str(address): f"<pod {pod}>" for pod, address in bindings.pods.items()}
     words |= {str(address): f"<second of {pod}>" for pod, address in bindings.second.items()}

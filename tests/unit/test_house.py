@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tools", "source", "pcapng", "lab_words", "entry"),
     ("egress_model",),
     ("bpf", "lab_model", "shipped"),
-    ("stream", "expect_model", "route_checks", "bgp_checks", "egress_checks"),
+    ("stream", "expect_model", "route_checks", "bgp_checks", "egress_checks", "overlay_checks"),
     ("capture", "rotation_checks"),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,16 +13,15 @@ from pathlib import Path
 from harness import netlink
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.children import Place, Worker
-from harness.drivers.netns.layout import Layout, Nic, Route, Space
+from harness.drivers.netns.layout import Layout, Nic, Route, Space, Tunnel
 from harness.drivers.netns.sandbox import PRIVATE, outermost
 from harness.programs.nft import Nft
 
-MTU = 1500
 _OWN_MEMORY = (("/tmp", 1777), ("/var/tmp", 1777), ("/dev/shm", 1777), ("/root", 755), ("/home", 755))  # noqa: S108
 """Folders that are each pod's own, with their modes; what one pod writes, another does not see."""
 
 _LAST_GROUP = 2**31 - 1
-_FIRST_NIC, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 1000, 10, 1000
+_FIRST_NIC, _FIRST_TUNNEL, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 500, 1000, 10, 1000
 
 
 @dataclass
@@ -110,6 +109,7 @@ class Network:
             built.route.send(_configuration(built))
             if built.space.rules:
                 built.nft.run(built.space.rules)
+        self._mirror_ports(made)
         return made
 
     def remove(self, name: str) -> None:
@@ -135,6 +135,8 @@ class Network:
                 index = built.indexes[nic.name] = _FIRST_NIC
                 batch = batches.setdefault(nic.peer_space, [])
                 batch += [_pair(nic, port, index, built.place.net), netlink.link_set(port, up=True)]
+                if not nic.whole:
+                    batch.append(netlink.as_on_wire(port))
         for host_name, batch in batches.items():
             self.spaces[host_name].route.send(batch)
 
@@ -149,10 +151,27 @@ class Network:
                 # a macvlan of a card that is down cannot be brought up
                 host.route.send([netlink.link_set(card, up=True), made])
 
+    def _mirror_ports(self, made: Sequence[Built]) -> None:
+        """Have what passes pods' ports copied; by now the devices that the copies go to are there."""
+        for built in made:
+            for nic in built.space.nics:
+                if nic.peer_space is None or not nic.mirrors:
+                    continue
+                host = self.spaces[nic.peer_space]
+                port = host.indexes[nic.peer_name]
+                batch = [netlink.clsact(port)]
+                for priority, device in enumerate(nic.mirrors, 1):
+                    for incoming in (True, False):
+                        to = host.indexes[device]
+                        batch.append(netlink.mirror(port, to, incoming=incoming, priority=priority))
+                host.route.send(batch)
+
 
 def _pair(nic: Nic, port: int, index: int, net: int) -> netlink.Message:
     """Make both ends of an interface: `port` where we are, `index` in the node's own namespace."""
-    return netlink.veth(nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, net, MTU)
+    return netlink.veth(
+        nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, net, nic.peer_mtu, nic.mtu
+    )
 
 
 def _configuration(built: Built) -> list[netlink.Message]:
@@ -162,10 +181,23 @@ def _configuration(built: Built) -> list[netlink.Message]:
     for nic in space.nics:
         batch += [netlink.address(index_of[nic.name], address) for address in nic.addresses]
         batch.append(netlink.link_set(index_of[nic.name], up=True))
+        if not nic.whole:
+            batch.append(netlink.as_on_wire(index_of[nic.name]))
+    for number, tunnel in enumerate(space.tunnels):
+        index_of[tunnel.name] = _FIRST_TUNNEL + number
+        batch += _tunnel(tunnel, index_of[tunnel.name])
     batch += [
         netlink.neighbour(index_of[entry.device], entry.address, entry.mac) for entry in space.neighbours
     ]
     return batch + [route_message(built, route) for route in space.routes]
+
+
+def _tunnel(tunnel: Tunnel, index: int) -> Iterator[netlink.Message]:
+    yield netlink.vxlan(tunnel.name, index, tunnel.mac, vni=tunnel.vni, local=tunnel.local)
+    yield from (netlink.address(index, address) for address in tunnel.addresses)
+    yield netlink.link_set(index, up=True, mtu=tunnel.mtu)
+    yield netlink.as_on_wire(index)
+    yield from (netlink.fdb(index, mac, end) for mac, end in tunnel.ends)
 
 
 def route_message(built: Built, route: Route, *, again: bool = False) -> netlink.Message:

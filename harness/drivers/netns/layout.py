@@ -10,6 +10,8 @@ class Nic:
     """One end of a virtual Ethernet pair inside a space; `peer` is a bridge or another space's interface.
 
     With `macvlan` there is no pair: the peer is the card that it is a macvlan of, in bridge mode.
+    `mtu` is its own, `peer_mtu` that of the other end. Without `whole` no frame on either end is longer than that, as
+    on a wire. `mirrors` are the other space's devices that get a copy of all that passes the other end.
     """
 
     name: str
@@ -21,6 +23,27 @@ class Nic:
     bridge: str | None = None
     tap: str = ""
     macvlan: bool = False
+    mtu: int = 1500
+    peer_mtu: int = 1500
+    whole: bool = True
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A VXLAN device: it sends from `local`; `ends` are the MACs behind it, each with the end point that has it.
+
+    The MAC of zeros stands for all others.
+    """
+
+    name: str
+    mac: str
+    vni: int
+    local: str
+    mtu: int
+    ends: tuple[tuple[str, str], ...] = ()
+    addresses: tuple[str, ...] = ()
+    tap: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +76,7 @@ class Space:
     hostname: str
     pod: bool
     nics: tuple[Nic, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
     loopback: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 from harness import bird
+from harness.drivers.netns import interfaces
 from harness.drivers.netns.layout import Layout, Neighbour, Nic, Route, Space
+from harness.drivers.netns.tunnels import Tunnels
+from harness.overlay_checks import overlaid
 from harness.plan import Bindings, Node, Plan, Runtime, entrances, pod_names
 
 _GATEWAY = "169.254.1.1"
@@ -35,8 +37,10 @@ _SYSCTLS = (
 
 def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layout:
     """Return what the lab process builds."""
-    spaces = tuple(_space(node, plan, bindings, runtimes[node.name]) for node in plan.nodes)
+    tunnels = Tunnels.of(plan, bindings, runtimes)
+    spaces = tuple(_space(node, tunnels, runtimes[node.name]) for node in plan.nodes)
     taps = {(space.name, nic.name): nic.tap for space in spaces for nic in space.nics}
+    taps |= {(space.name, tunnel.name): tunnel.tap for space in spaces for tunnel in space.tunnels}
     for space in spaces:
         for nic in space.nics:
             if nic.peer_space is not None and not nic.macvlan:
@@ -48,12 +52,11 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
     return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
 
 
-def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime) -> Space:
+def _space(node: Node, tunnels: Tunnels, runtime: Runtime) -> Space:
+    plan, bindings = tunnels.plan, tunnels.bindings
     pod = node.placement == "pod"
     nics = (
-        (_pod_nic(node, bindings), *_second_nics(node, plan, bindings))
-        if pod
-        else tuple(_nics(node, plan, bindings))
+        (_pod_nic(node, tunnels), *_second_nics(node, plan, bindings)) if pod else tuple(_nics(node, tunnels))
     )
     etc = {
         file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")
@@ -64,73 +67,71 @@ def _space(node: Node, plan: Plan, bindings: Bindings, runtime: Runtime) -> Spac
         hostname=hostname,
         pod=pod,
         nics=_with_extra(nics, plan, runtime),
+        tunnels=tunnels.devices(node),
         loopback=tuple(f"{address}/32" for address in _on_loopback(node, plan, runtime)),
         routes=(*_pod_routes(), *_routes_by_second(node, plan, bindings))
         if pod
-        else tuple(_routes(node, plan, bindings)),
-        neighbours=_neighbours(node, plan, bindings),
+        else tuple(_routes(node, tunnels)),
+        neighbours=_neighbours(node, plan, bindings) + tunnels.neighbours(node),
         sysctls=_SYSCTLS + (("net.ipv4.ip_forward", "1"),) * node.forwards + runtime.sysctls,
         rules=runtime.rules,
         etc=tuple(etc.items()),
     )
 
 
-def _digest(name: str) -> str:
-    """Return hexadecimal digits that are a node's own, whatever other nodes come and go (Calico's way too)."""
-    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
-
-
-def _mac(name: str, port: int, side: int) -> str:
-    digits = _digest(name)
-    return ":".join(["02", f"{port << 1 | side:02x}", *(digits[at : at + 2] for at in range(0, 8, 2))])
-
-
-def _cali(name: str) -> str:
-    return f"cali{_digest(name)[:11]}"
-
-
-def _pod_nic(node: Node, bindings: Bindings) -> Nic:
+def _pod_nic(node: Node, tunnels: Tunnels) -> Nic:
     return Nic(
         name="eth0",
-        mac=_mac(node.name, 0, 0),
-        addresses=(f"{bindings.pods[node.name]}/32",),
+        mac=interfaces.mac(node.name, 0, 0),
+        addresses=(f"{tunnels.bindings.pods[node.name]}/32",),
         peer_space=node.host,
-        peer_name=_cali(node.name),
-        peer_mac=_mac(node.name, 0, 1),
+        peer_name=interfaces.cali(node.name),
+        peer_mac=interfaces.mac(node.name, 0, 1),
         tap=f"{node.name}.eth0",
+        mtu=tunnels.pod_mtu,
+        peer_mtu=tunnels.pod_mtu,
+        whole=tunnels.whole,
+        mirrors=tunnels.copies_of(node),
     )
 
 
-def _nics(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Nic]:
+def _nics(node: Node, tunnels: Tunnels) -> Iterator[Nic]:
+    plan, bindings = tunnels.plan, tunnels.bindings
     for port, (network, _) in enumerate(node.on):
         prefix = plan.lab.networks[network].cidr.prefixlen
         yield Nic(
             name=f"eth{port}",
-            mac=_mac(node.name, port, 0),
+            mac=interfaces.mac(node.name, port, 0),
             addresses=(f"{bindings.addresses[node.name, network]}/{prefix}",),
             peer_space=None,
-            peer_name=f"p{_digest(node.name)[:10]}.{port}",
-            peer_mac=_mac(node.name, port, 1),
+            peer_name=f"p{interfaces.digest(node.name)[:10]}.{port}",
+            peer_mac=interfaces.mac(node.name, port, 1),
             bridge=network,
             tap=f"{node.name}.{network}",
+            mtu=tunnels.mtu(node, network),
+            peer_mtu=plan.lab.networks[network].mtu,
+            whole=tunnels.whole,
         )
     for port, shim in enumerate(node.shims, start=len(node.on)):
         card = f"eth{port}"
         yield Nic(
             name=card,
-            mac=_mac(node.name, port, 0),
+            mac=interfaces.mac(node.name, port, 0),
             addresses=(),
             peer_space=None,
-            peer_name=f"p{_digest(node.name)[:10]}.{port}",
-            peer_mac=_mac(node.name, port, 1),
+            peer_name=f"p{interfaces.digest(node.name)[:10]}.{port}",
+            peer_mac=interfaces.mac(node.name, port, 1),
             bridge=shim.network,
             tap=f"{node.name}.{shim.network}",
+            mtu=plan.lab.networks[shim.network].mtu,
+            peer_mtu=plan.lab.networks[shim.network].mtu,
+            whole=tunnels.whole,
         )
     for port, shim in enumerate(node.shims, start=len(node.on)):
         prefix = plan.lab.networks[shim.network].cidr.prefixlen
         yield Nic(
             name=shim.name,
-            mac=_mac(node.name, port + _SHIM, 0),
+            mac=interfaces.mac(node.name, port + _SHIM, 0),
             addresses=(f"{bindings.addresses[node.name, shim.network]}/{prefix}",),
             peer_space=node.name,
             peer_name=f"eth{port}",
@@ -150,7 +151,7 @@ def _second_nics(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Nic]:
     prefix = plan.lab.networks[net1.network].cidr.prefixlen
     yield Nic(
         name="net1",
-        mac=_mac(node.name, 1, 0),
+        mac=interfaces.mac(node.name, 1, 0),
         addresses=(f"{bindings.second[node.name]}/{prefix}",),
         peer_space=host.name,
         peer_name=f"eth{len(host.on) + networks.index(net1.network)}",
@@ -192,16 +193,12 @@ def _pod_routes() -> tuple[Route, ...]:
     return (Route(f"{_GATEWAY}/32", device="eth0"), Route("0.0.0.0/0", gateway=_GATEWAY, device="eth0"))
 
 
-def _routes(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
+def _routes(node: Node, tunnels: Tunnels) -> Iterator[Route]:
+    plan, bindings = tunnels.plan, tunnels.bindings
     for pod in plan.pods:
         if pod.host == node.name:
-            yield Route(f"{bindings.pods[pod.name]}/32", device=_cali(pod.name))
-    cluster = plan.lab.cluster
-    if cluster and node.placement == "cluster-node" and not (cluster.bgp and cluster.bgp.mesh):
-        for other in plan.cluster_nodes:
-            if other.name != node.name:
-                for block in bindings.blocks[other.name]:
-                    yield Route(str(block), gateway=str(bindings.address(other)))
+            yield Route(f"{bindings.pods[pod.name]}/32", device=interfaces.cali(pod.name))
+    yield from _routes_to_blocks(node, tunnels)
     yield from _routes_to_pods(node, plan, bindings)
     attached = {network for network, _ in node.on}
     for target in plan.lab.networks:
@@ -211,6 +208,21 @@ def _routes(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
                 router, network = hop
                 gateway = str(bindings.addresses[router.name, network])
                 yield Route(str(plan.lab.networks[target].cidr), gateway=gateway)
+
+
+def _routes_to_blocks(node: Node, tunnels: Tunnels) -> Iterator[Route]:
+    """Yield a cluster node's routes to the others' blocks; where BGP brings them, none is written."""
+    plan, bindings = tunnels.plan, tunnels.bindings
+    cluster = plan.lab.cluster
+    if cluster is None or node.placement != "cluster-node":
+        return
+    if overlaid(plan.lab):
+        yield from tunnels.routes(node)
+    elif not (cluster.bgp and cluster.bgp.mesh):
+        for other in plan.cluster_nodes:
+            if other.name != node.name:
+                for block in bindings.blocks[other.name]:
+                    yield Route(str(block), gateway=str(bindings.address(other)))
 
 
 def _routes_to_pods(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:
@@ -277,9 +289,9 @@ def next_hop(plan: Plan, attached: set[str], target: str) -> tuple[Node, str] | 
 def _neighbours(node: Node, plan: Plan, bindings: Bindings) -> tuple[Neighbour, ...]:
     """Tell pod and node each other's hardware address; asking for a proxied one takes up to a second."""
     if node.placement == "pod":
-        return (Neighbour("eth0", _GATEWAY, _mac(node.name, 0, 1)),)
+        return (Neighbour("eth0", _GATEWAY, interfaces.mac(node.name, 0, 1)),)
     return tuple(
-        Neighbour(_cali(pod.name), str(bindings.pods[pod.name]), _mac(pod.name, 0, 0))
+        Neighbour(interfaces.cali(pod.name), str(bindings.pods[pod.name]), interfaces.mac(pod.name, 0, 0))
         for pod in plan.pods
         if pod.host == node.name
     )

@@ -1,0 +1,126 @@
+"""VXLAN: the overlay between the cluster's nodes as Calico makes it, and mirrors of pods' ports. Pure.
+
+An overlay's device has the first address of its node's first block, and a MAC of its own; every other node knows
+both, and at which node they are: nothing is learned, nothing is asked (Calico, felix/dataplane/linux/vxlan_mgr.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from harness.drivers.netns import interfaces
+from harness.drivers.netns.layout import Neighbour, Route, Tunnel
+from harness.overlay_checks import OVERHEAD, OVERLAY_TAP, OVERLAY_VNI, overlaid
+from harness.plan import Bindings, Mirror, Node, Plan, Runtime
+
+DEVICE = "vxlan.calico"
+_PORT = 100
+"""In MACs: apart from every real port of a node."""
+_ALL_OTHERS = "00:00:00:00:00:00"
+_LONGEST = 9216
+"""The MTU of what sends mirrored frames: they are never too long for it, however long for the way."""
+
+
+@dataclass(frozen=True)
+class Tunnels:
+    """The tunnels of a lab, and the sizes of packets that follow from them; `mirrors` each with the host they go to."""
+
+    plan: Plan
+    bindings: Bindings
+    mirrors: tuple[tuple[Node, Mirror], ...]
+
+    @classmethod
+    def of(cls, plan: Plan, bindings: Bindings, runtimes: Mapping[str, Runtime]) -> Self:
+        """Return the tunnels of a plan whose nodes run this."""
+        found = tuple((node, one) for node in plan.nodes for one in runtimes[node.name].mirrors)
+        return cls(plan, bindings, found)
+
+    @property
+    def pod_mtu(self) -> int:
+        """The MTU of pods: what the nodes' network passes on, less what an overlay adds."""
+        cluster = self.plan.lab.cluster
+        whole = self.plan.lab.networks[cluster.network].mtu if cluster is not None else 1500
+        return whole - OVERHEAD * overlaid(self.plan.lab)
+
+    @property
+    def whole(self) -> bool:
+        """Whether frames may be longer than on a wire: not where they are wrapped or copied, and sizes matter."""
+        return not (overlaid(self.plan.lab) or self.mirrors)
+
+    def mtu(self, node: Node, network: str) -> int:
+        """Return the MTU of a node's interface on a network: its own, or the network's."""
+        lab = self.plan.lab
+        if node.placement == "cluster-node" and lab.cluster is not None:
+            own = lab.cluster.nodes[node.name].mtu
+        else:
+            own = lab.outside[node.name].on[network].mtu
+        return own or lab.networks[network].mtu
+
+    def devices(self, node: Node) -> tuple[Tunnel, ...]:
+        """Return a node's VXLAN devices: its end of the overlay, of mirrors that it sends, of those that it gets."""
+        found = [self._overlay(node)] if self._is_overlaid(node) else []
+        pods = {pod.name for pod in self.plan.pods if pod.host == node.name}
+        found += [self._sender(node, host, one) for host, one in self.mirrors if one.pod in pods]
+        found += [self._receiver(node, one) for host, one in self.mirrors if host == node]
+        return tuple(found)
+
+    def neighbours(self, node: Node) -> tuple[Neighbour, ...]:
+        """Return what a cluster node knows of the others' ends of the overlay."""
+        return tuple(Neighbour(DEVICE, self._end(other), _mac(other)) for other in self._others(node))
+
+    def routes(self, node: Node) -> Iterator[Route]:
+        """Yield the routes to the other nodes' blocks, through the overlay."""
+        for other in self._others(node):
+            for block in self.bindings.blocks[other.name]:
+                yield Route(str(block), gateway=self._end(other), device=DEVICE, onlink=True)
+
+    def copies_of(self, pod: Node) -> tuple[str, ...]:
+        """Return the devices of a pod's node that get a copy of all that passes the pod's port."""
+        return tuple(_device(host, one) for host, one in self.mirrors if one.pod == pod.name)
+
+    def _is_overlaid(self, node: Node) -> bool:
+        return node.placement == "cluster-node" and overlaid(self.plan.lab)
+
+    def _others(self, node: Node) -> list[Node]:
+        return [one for one in self.plan.cluster_nodes if one != node] if self._is_overlaid(node) else []
+
+    def _end(self, node: Node) -> str:
+        """Return the address of a node's end of the overlay: the first of its first block, which no pod gets."""
+        return str(self.bindings.blocks[node.name][0].network_address)
+
+    def _overlay(self, node: Node) -> Tunnel:
+        return Tunnel(
+            name=DEVICE,
+            mac=_mac(node),
+            vni=OVERLAY_VNI,
+            local=self._local(node),
+            mtu=self.pod_mtu,
+            ends=tuple((_mac(other), self._local(other)) for other in self._others(node)),
+            addresses=(f"{self._end(node)}/32",),
+            tap=f"{node.name}.{OVERLAY_TAP}",
+        )
+
+    def _sender(self, node: Node, host: Node, one: Mirror) -> Tunnel:
+        device, end = _device(host, one), (_ALL_OTHERS, self._local(host))
+        mac = interfaces.mac(f"{node.name} {device}", _PORT, 0)
+        return Tunnel(device, mac, one.vni, self._local(node), _LONGEST, (end,), tap=f"{node.name}.{device}")
+
+    def _receiver(self, node: Node, one: Mirror) -> Tunnel:
+        device = _device(node, one)
+        mac = interfaces.mac(f"{node.name} {device}", _PORT, 0)
+        return Tunnel(device, mac, one.vni, self._local(node), _LONGEST, tap=f"{node.name}.{one.name}")
+
+    def _local(self, node: Node) -> str:
+        """Return a node's tunnel end point: its address on the cluster's network."""
+        cluster = self.plan.lab.cluster
+        return str(self.bindings.addresses[node.name, cluster.network if cluster else ""])
+
+
+def _device(host: Node, mirror: Mirror) -> str:
+    return f"mirror{interfaces.digest(f'{host.name} {mirror.name}')[:8]}"
+
+
+def _mac(node: Node) -> str:
+    return interfaces.mac(node.name, _PORT, 1)
