@@ -31,8 +31,9 @@ from harness.programs.tap import Tap
 
 _TAP_THREADS = 8
 _HOSTS = f"{sandbox.PRIVATE}/hosts"
-_POD_BLOCKS, _NODE_BLOCKS = 16, 32
-"""Each block is given to us 8 ms after its first frame at the latest: the ring bridges 128 and 256 ms of ours."""
+_ALL_BLOCKS, _FEWEST_BLOCKS, _MOST_BLOCKS = 2048, 4, 64
+"""Blocks of 128 KB, for all rings of a lab (256 MB) and for one. Each is given to us 8 ms after its first frame at the
+latest: of 64 blocks a ring bridges half a second, in which a busy machine may run others than us."""
 _MOST_FILES = 65536
 
 
@@ -142,13 +143,19 @@ class Lab:
         sys_.setns(built.place.net, sys_.CLONE_NEWNET)
         tap = None
         if built.space.tapped:
-            tap = Tap(blocks=_POD_BLOCKS if built.space.pod else _NODE_BLOCKS)
+            tap = Tap(blocks=_blocks(len(self.payload.layout.spaces), pod=built.space.pod))
             tap.start()
         self.recorder.watch(built.space.name, tap, Events(), Listener(NFLOG_GROUP))
         if not built.space.pod:
             routes = Socket()
             routes.subscribe()
             self.recorder.watch_routes(built.space.name, routes)
+
+
+def _blocks(spaces: int, *, pod: bool) -> int:
+    """Return how many blocks a ring gets among so many; a pod, which sees its own traffic only, gets half."""
+    share = min(_MOST_BLOCKS, _ALL_BLOCKS // max(1, spaces))
+    return max(_FEWEST_BLOCKS, share // 2 if pod else share)
 
 
 def write_file(file: PlacedFile) -> None:
