@@ -77,11 +77,12 @@ class Certificate(Entry):
 class Source(Entry):
     """The client address that a hop saw: `snat/<pool>`, `automap/<listener>`, `node`, `pod`, `net1`, or a node's name.
 
-    Without `at`, a denial's own hop is meant.
+    Without `at`, a denial's own hop is meant. With `sticky`, all flows of a load have the same one.
     """
 
     at: Line | None = None
     is_: Line = Field(alias="is")
+    sticky: Flag = False
 
 
 class MtlsMode(Entry):

@@ -192,6 +192,8 @@ def _outcome(word: str, scenario: Scenario, words: Words, check_field: Callable[
     outcome: Outcome = getattr(scenario.expect, word)
     for below, wrong in _certificates(outcome, words):
         yield (*place, *below), wrong
+    if outcome.source is not None and outcome.source.sticky and scenario.load is None:
+        yield (*place, "source", "sticky"), "one flow has one address; 'sticky' is for a 'load'"
     for index, entry in enumerate(outcome.routes):
         for below, message in check_routes(entry, scenario, words):
             yield (*place, "routes", index, *below), message

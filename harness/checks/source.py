@@ -8,11 +8,12 @@ address comes from the lab file's declaration; rules that the harness computed a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
 from harness.capture import Packet
-from harness.evidence import Evidence, Finding, Sighting
+from harness.evidence import Evidence, Finding, Sighting, State
 from harness.passport import Passport
 from harness.plan import counter_name
 from harness.programs.fivetuple import FiveTuple
@@ -38,6 +39,19 @@ def judge(expected: Source, evidence: Evidence, passport: Passport) -> Iterator[
         yield Finding("source", "unknown", hop, f"{wanted} by {len(words)} witnesses", says or "nothing")
     else:
         yield Finding("source", "held", hop, wanted, says)
+
+
+def judge_all(expected: Source, observed: Sequence[tuple[Evidence, Passport]]) -> Iterator[Finding]:
+    """Yield one finding about a load of which every flow is to have the same address, if that is asked for."""
+    if not expected.sticky:
+        return
+    hop = expected.at or ""
+    seen: Counter[str] = Counter()
+    for _, passport in observed:
+        seen.update({s.flow.src for s in passport.at(hop) if s.flow and s.witness in ("log", "nflog")})
+    said = ", ".join(f"{address} in {count} flows" for address, count in sorted(seen.items()))
+    state: State = "broken" if len(seen) > 1 else "held" if seen.total() == len(observed) else "unknown"
+    yield Finding("sticky", state, hop, f"one address for all {len(observed)} flows", said or "nothing")
 
 
 def _declared(name: str, evidence: Evidence) -> set[str]:
@@ -98,11 +112,12 @@ def _witnesses(
 def _crossed(translation: Sighting, left: Packet, evidence: Evidence) -> bool:
     """Tell whether a packet that left where its source was changed is one that came there, one hop younger.
 
-    Only addresses differ: same port, IP id, sequence number, time stamp (RFC 7323) and payload. A proxy's own
-    connection never came there as a packet, so of that there is nothing to compare.
+    Only addresses differ: same port, IP id, sequence number, time stamp (RFC 7323) and payload. What a proxy opened
+    from an inside address began there, so of that there is nothing to compare.
     """
     flow = translation.flow
-    if flow is None or flow == left.flow:
+    inside = {str(address) for address in evidence.bindings.inside.values()}
+    if flow is None or flow == left.flow or flow.src in inside:
         return True
     came = [
         packet
@@ -110,9 +125,7 @@ def _crossed(translation: Sighting, left: Packet, evidence: Evidence) -> bool:
         if not packet.outgoing and packet.tap.startswith(f"{translation.at}.")
     ]
     words = (left.flow.sport, left.ip_id, left.seq, left.tsval, left.payload, left.ttl + 1)
-    return not came or words in [
-        (one.flow.sport, one.ip_id, one.seq, one.tsval, one.payload, one.ttl) for one in came
-    ]
+    return words in [(one.flow.sport, one.ip_id, one.seq, one.tsval, one.payload, one.ttl) for one in came]
 
 
 def _is_masqueraded(name: str, evidence: Evidence) -> bool:

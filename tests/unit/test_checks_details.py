@@ -316,3 +316,26 @@ def test_the_packet_that_left_is_the_one_that_came(came: dict[str, int], state: 
     """Where an address is changed the opening packet goes on one hop younger and with its id, or is another one."""
     evidence = evidence_of(dropped(story(), **came), ROUND)
     assert the(judged("source", Source(at="firewall", is_="node"), evidence))[0] == state
+
+
+def test_all_flows_of_a_load_have_one_address_or_not() -> None:
+    """`sticky`: two addresses are broken, a flow of which the hop logged nothing is unknown, and no claim is silent."""
+    check, one = lookup.find("checks", "source"), told(RED)
+    whole = joined(one)
+    other = replace(
+        whole,
+        sightings=tuple(
+            replace(sighting, flow=replace(sighting.flow, src="10.4.0.9")) if sighting.flow else sighting
+            for sighting in whole.sightings
+        ),
+    )
+    nothing = replace(whole, sightings=())
+    for passports, state in (
+        ((whole, whole), "held"),
+        ((whole, other), "broken"),
+        ((whole, nothing), "unknown"),
+    ):
+        sticky = Source(at="tinyproxy", is_="snat/red", sticky=True)
+        (found,) = check.judge_all(sticky, [(one, passport) for passport in passports])
+        assert found.state == state, found
+    assert not list(check.judge_all(Source(at="tinyproxy", is_="snat/red"), [(one, whole), (one, other)]))
