@@ -16,8 +16,9 @@ from harness.plan import Bindings, Node, Plan
 _CHAR, _ROW, _PAD, _GAP = 7.3, 19, 10, 26
 """In pixels: width of a letter (monospace of 12 pixels, rounded up), height of a row, inside and outside of boxes."""
 
-_HEAD, _APART = 52, 12
-"""Where boxes begin, below the networks' names; from the middle of one dot to that of the next."""
+_HEAD, _APART = 52, 9
+"""Where boxes begin, below the networks' names; how far lines keep apart. Twice that is less than a row, so that a
+line from each side has its place in every row."""
 _STYLE = """
 svg.topology{font:12px ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;background:#fff}
 svg.topology text{fill:#1b1f24}
@@ -73,12 +74,12 @@ def svg(plan: Plan, bindings: Bindings) -> str:
     width = right_begin + max((box.width for box in right), default=0.0) + _PAD
     height = _HEAD + max(sum(box.height + _GAP / 2 for box in side) for side in (left, right)) + _PAD
     parts = [_bar(network, _cidr(plan, network), x, height) for network, x in bars.items()]
-    dots: dict[str, list[float]] = {network: [] for network in bars}
+    taken: list[float] = []
     for boxes, x, edge in ((left, float(_PAD), left_width), (right, right_begin, 0.0)):
         y = float(_HEAD)
         for box in boxes:
             for network, row in box.ports:
-                at = _free(y + _baseline(row) - 4, dots[network])
+                at = _free(y + _baseline(row) - 4, taken)
                 parts.append(_link(x + (edge and box.width), at, bars[network]))
             parts.append(_drawn(box, x, y))
             y += box.height + _GAP / 2
@@ -116,7 +117,8 @@ def mermaid(plan: Plan, bindings: Bindings) -> str:
     for node in plan.nodes:
         if node.placement == "outside":
             lines.append(f'  {ids[node.name]}["{_quoted(node.name)}<br>{_quoted(_kind(node))}"]')
-        lines += [f"  {ids[node.name]} --- {networks[network]}" for network, _ in node.on]
+        on = (*(network for network, _ in node.places), *_second(node))
+        lines += [f"  {ids[node.name]} --- {networks[network]}" for network in on]
     for number, (name, service) in enumerate(plan.services.items()):
         lines.append(f'  svc{number}{{{{"{_quoted(f"{name}:{service.port}")}"}}}}')
         ends = (endpoint.rpartition(":")[0] or endpoint for endpoint in _endpoints(service, plan))
@@ -150,8 +152,25 @@ def _kind(node: Node) -> str:
 
 
 def _cluster_box(node: Node, plan: Plan, bindings: Bindings) -> _Box:
-    pods = tuple(_named(pod, bindings) for pod in plan.pods if pod.host == node.name)
-    return _Box(_named(node, bindings), pods, tuple((network, -1) for network, _ in node.on))
+    rows: list[str] = []
+    ports = [(network, -1) for network, _ in node.on]
+    for shim in node.shims:
+        ports.append((shim.network, len(rows)))
+        rows.append(f"{shim.name} {shim.network} {bindings.addresses[node.name, shim.network]}")
+    for pod in plan.pods:
+        if pod.host == node.name:
+            rows.append(_named(pod, bindings))
+            for network in _second(pod):
+                ports.append((network, len(rows)))
+                rows.append(f"  net1 {network} {bindings.second[pod.name]}")
+    return _Box(_named(node, bindings), tuple(rows), tuple(ports))
+
+
+def _second(pod: Node) -> Iterator[str]:
+    """Yield the network of a pod's second interface, if it has one."""
+    net1 = getattr(pod.spec, "net1", None)
+    if net1 is not None:
+        yield net1.network
 
 
 def _outside_box(node: Node, bindings: Bindings) -> _Box:
@@ -189,14 +208,14 @@ def _sentences(plan: Plan) -> Iterator[str]:
         if node.placement == "pod":
             continue
         pods = [pod.name for pod in plan.pods if pod.host == node.name]
-        where = " and ".join(network for network, _ in node.on)
+        where = " and ".join(network for network, _ in node.places)
         yield f"{node.name} ({_kind(node)}) is on {where}{', with pods ' + ', '.join(pods) if pods else ''}."
 
 
 def _free(y: float, taken: list[float]) -> float:
-    """Return the first place at or below `y` where no other dot of a bar is in the way, and take it."""
+    """Return the first place at or below `y` where no other line is in the way, and take it."""
     while any(abs(y - other) < _APART for other in taken):
-        y += _APART / 4
+        y += 1
     taken.append(y)
     return y
 
@@ -241,6 +260,6 @@ def _link(x: float, y: float, bar: float) -> Markup:
     return joined(
         [
             element("line", x1=f"{x:.0f}", y1=f"{y:.0f}", x2=f"{bar:.0f}", y2=f"{y:.0f}", class_="link"),
-            element("circle", cx=f"{bar:.0f}", cy=f"{y:.0f}", r=5, class_="dot"),
+            element("circle", cx=f"{bar:.0f}", cy=f"{y:.0f}", r=4, class_="dot"),
         ]
     )

@@ -57,7 +57,7 @@ def test_a_picture_has_all_of_a_lab(name: str) -> None:
 
 @pytest.mark.parametrize("name", shipped.shipped_labs())
 def test_nothing_lies_upon_another_thing(name: str) -> None:
-    """Boxes keep apart, each text stays in its box, networks' names keep apart, and so do dots; all is inside."""
+    """Boxes keep apart, each text stays in its box, networks' names keep apart, and so do lines; all is inside."""
     root = ET.fromstring(svg(*lab_of(name)))  # noqa: S314 - our own file
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     boxes = [
@@ -78,18 +78,20 @@ def test_nothing_lies_upon_another_thing(name: str) -> None:
             ), text.text
     for upper, lower in combinations(headings, 2):
         assert upper[0] != lower[0] or upper[2] < lower[1] or lower[2] < upper[1]
-    dots = [(number(dot, "cx"), number(dot, "cy")) for dot in root.iter(f"{SVG}circle")]
-    for dot, next_dot in combinations(dots, 2):
-        assert abs(dot[0] - next_dot[0]) + abs(dot[1] - next_dot[1]) > 10
+    links = [number(line, "y1") for line in root.iter(f"{SVG}line") if line.get("class") == "link"]
+    for one_y, other_y in combinations(links, 2):
+        assert abs(one_y - other_y) > 2 * 4, "two lines, or the dots at their ends, touch"
     assert all(x + wide <= width and y + high <= height for x, y, wide, high in boxes)
 
 
-def test_each_attachment_is_a_dot() -> None:
-    """There are as many dots as places of nodes on networks."""
-    plan = plan_of()
-    root = ET.fromstring(svg(plan, fake.binding(plan)))  # noqa: S314 - our own file
-    assert len(list(root.iter(f"{SVG}circle"))) == sum(len(node.on) for node in plan.nodes)
-    assert mermaid(plan, fake.binding(plan)).count(" --- ") == sum(len(node.on) for node in plan.nodes)
+@pytest.mark.parametrize("name", shipped.shipped_labs())
+def test_each_attachment_is_a_dot(name: str) -> None:
+    """There is a dot for each place on a network: of nodes, their shims, and pods' second interfaces."""
+    plan, bindings = lab_of(name)
+    places = sum(len(node.places) for node in plan.nodes) + len(bindings.second)
+    root = ET.fromstring(svg(plan, bindings))  # noqa: S314 - our own file
+    assert len(list(root.iter(f"{SVG}circle"))) == places
+    assert mermaid(plan, bindings).count(" --- ") == places
 
 
 def test_a_picture_is_told_in_words() -> None:
