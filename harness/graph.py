@@ -58,7 +58,7 @@ class _Box:
         return (1 + len(self.rows)) * _ROW + _PAD
 
 
-def svg(plan: Plan, bindings: Bindings) -> str:
+def svg(plan: Plan, bindings: Bindings) -> Markup:
     """Return the picture as an SVG document of its own, which HTML may hold as it is."""
     left = [_cluster_box(node, plan, bindings) for node in plan.cluster_nodes]
     if plan.services:

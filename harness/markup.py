@@ -26,7 +26,7 @@ def escaped(value: object) -> Markup:
     return Markup(html.escape(_FORBIDDEN.sub("\ufffd", str(value))))
 
 
-def element(name: str, *children: object, **attributes: object) -> Markup:
+def element(name: str, /, *children: object, **attributes: object) -> Markup:
     """Return an element. Attributes that are None or False are left out.
 
     In their names an underscore stands for a hyphen; one at the end is dropped (`class_`).

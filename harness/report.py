@@ -11,7 +11,7 @@ from harness import lookup
 from harness.run import Result
 from harness.running import RunningLab
 
-FILES = ("jsonl", "junit", "tap", "table", "capture")
+FILES = ("jsonl", "junit", "tap", "table", "capture", "html")
 
 
 @dataclass(frozen=True)

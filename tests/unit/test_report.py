@@ -53,7 +53,12 @@ def test_a_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
     folder = write(summary_of(result_of(told(BLUE))), None, tmp_path / "out")
     assert folder == tmp_path / "out" / "tenants" / "2026-11-21T15-07-47"
     assert (tmp_path / "out" / "tenants" / "latest").resolve() == folder.resolve()
-    assert {path.name for path in folder.iterdir()} == {"flows.jsonl", "junit.xml", "results.tap"}
+    assert {path.name for path in folder.iterdir()} == {
+        "flows.jsonl",
+        "junit.xml",
+        "results.tap",
+        "report.html",
+    }
 
 
 def test_two_runs_in_one_second_do_not_mix(tmp_path: Path) -> None:

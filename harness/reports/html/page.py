@@ -1,0 +1,219 @@
+"""The page: summary, truth table, topology, and each flow with its ladder, findings and passport."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from harness import __version__, graph, shipped
+from harness.comparison import compare
+from harness.evidence import Sighting
+from harness.explain import arrow
+from harness.markup import Markup, element, joined
+from harness.report import Summary
+from harness.reports.html.ladder import key, ladder
+from harness.reports.html.truth import SIGNS, badge, expected, table_of, target, truth_table
+from harness.run import Result
+from harness.running import RunningLab
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Content security policy: a browser fetches nothing and runs nothing, whatever stands in the page."""
+
+
+def page(summary: Summary, lab: RunningLab | None, beside: Sequence[str] = ()) -> str:
+    """Return the page; `beside` are the run's other files."""
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    title = f"{summary.lab}: {', '.join(_counts(summary)) or 'nothing judged'}"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+    parts = {
+        "Summary": [_summary(summary, beside)],
+        "Truth table": [truth_table(summary.results)],
+        "Comparison": list(_compared(summary)),
+        "Topology": list(_topology(summary, lab)),
+        "Flows": [key(), *_flows(summary, lab)],
+    }
+    sections = [_section(heading, *content) for heading, content in parts.items() if content]
+    header = element("header", element("h1", summary.lab), element("p", summary.title))
+    words = f"Egress Lab {__version__}; the same data is in flows.jsonl."
+    body = element(
+        "body",
+        header,
+        _navigation([heading for heading, content in parts.items() if content]),
+        element("main", *sections),
+        element("footer", words),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _section(heading: str, *content: object) -> Markup:
+    name = _name(heading)
+    title = element("h2", heading, id=f"{name}-heading")
+    return element("section", title, *content, id=name, aria_labelledby=f"{name}-heading")
+
+
+def _name(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def _navigation(headings: Sequence[str]) -> Markup:
+    links = (element("li", element("a", heading, href=f"#{_name(heading)}")) for heading in headings)
+    return element("nav", element("ul", *links), aria_label="Parts of this page")
+
+
+def _counts(summary: Summary) -> list[str]:
+    return [f"{number} {state}" for state, number in summary.counts.items() if number]
+
+
+def _summary(summary: Summary, beside: Sequence[str]) -> Markup:
+    counts = [
+        element("li", f"{SIGNS[word.split()[1]]} {word}", class_=word.split()[1]) for word in _counts(summary)
+    ]
+    facts = (
+        ("started", summary.started.isoformat(sep=" ", timespec="seconds")),
+        ("took", f"{summary.seconds:.2f} s"),
+        ("driver", summary.driver),
+        ("flaky", ", ".join(result.item.id for result in summary.results if result.flaky) or "none"),
+    )
+    files = [element("li", element("a", name, href=name)) for name in beside]
+    phases = [(name, f"{seconds:.3f} s") for name, seconds in summary.phases]
+    return joined(
+        [
+            element("ul", *counts, class_="counts"),
+            _facts(facts),
+            element("h3", "Files of this run") if files else "",
+            element("ul", *files) if files else "",
+            _folded("Time of each phase, and versions", _facts([*phases, *summary.versions.items()])),
+        ]
+    )
+
+
+def _facts(pairs: Iterable[tuple[str, object]]) -> Markup:
+    return element("dl", *(joined([element("dt", name), element("dd", value)]) for name, value in pairs))
+
+
+def _folded(heading: str, *content: object) -> Markup:
+    return element("details", element("summary", heading), *content)
+
+
+def _rows(heads: Sequence[str], rows: Iterable[Sequence[object]], caption: str, name: str) -> Markup:
+    """Return a table with a heading above each column."""
+    top = element("thead", element("tr", *(element("th", head, scope="col") for head in heads)))
+    lines = (element("tr", *(element("td", cell) for cell in row)) for row in rows)
+    return table_of(joined([element("caption", caption), top, element("tbody", *lines)]), name)
+
+
+def _compared(summary: Summary) -> Iterator[Markup]:
+    found = compare(summary.results)
+    if found is not None:
+        rows = [(element("strong", row), *found.line(row)) for row in found.rows]
+        yield _rows(("", *found.columns), rows, "What came of each", "compared")
+
+
+def _topology(summary: Summary, lab: RunningLab | None) -> Iterator[Markup]:
+    """Yield the lab as it is at the end of the run, or was at a flow when it is no longer there."""
+    seen = next((result.evidence for result in summary.results if result.evidence is not None), None)
+    known = lab or seen
+    if known is not None:
+        drawn = graph.svg(known.plan, known.bindings)
+        yield _wide(drawn, "topology")
+
+
+def _wide(drawn: Markup, name: str) -> Markup:
+    return element("div", drawn, class_="scroll", role="region", aria_label=name, tabindex="0")
+
+
+def _flows(summary: Summary, lab: RunningLab | None) -> Iterator[Markup]:
+    for number, result in enumerate(summary.results, 1):
+        state = result.verdict.state
+        heading = element("h3", badge(state), f" {result.item.id}")
+        yield element(
+            "details",
+            element("summary", heading),
+            *_flow(number, result, summary, lab),
+            id=f"flow-{number}",
+            class_=f"flow {state}",
+            open=None if state == "held" else "open",
+        )
+
+
+def _flow(number: int, result: Result, summary: Summary, lab: RunningLab | None) -> Iterator[object]:
+    """Yield the parts of one flow; what differed first."""
+    item, evidence, passport = result.item, result.evidence, result.passport
+    facts: list[tuple[str, object]] = [("from", item.source), ("does", element("code", target(result)))]
+    for word, steps in (("given", item.scenario.given), ("during", item.scenario.during)):
+        if steps:
+            facts.append((word, "; ".join(" ".join(step.does) for step in steps)))
+    facts += [("expected", expected(result)), ("took", f"{result.seconds:.2f} s, tries: {result.tries}")]
+    if result.flaky:
+        facts.append(("flaky", "its verdicts were not all alike"))
+    if result.load:
+        facts.append(("flows", ", ".join(f"{count} {state}" for state, count in result.load.items())))
+    facts.append(("written in", f"{item.path}:{item.line}"))
+    facts.append(("again", element("code", repeat(result, summary, lab))))
+    yield _facts(facts)
+    findings = sorted(result.verdict.findings, key=lambda finding: finding.state == "held")
+    rows = [
+        (badge(finding.state), finding.check, finding.at, finding.expected, finding.seen)
+        for finding in findings
+    ]
+    yield _rows(("verdict", "check", "at", "expected", "seen"), rows, "Findings", "findings")
+    if evidence is None or passport is None:
+        yield element("p", "It was not tried: there is no passport.")
+        return
+    begun = evidence.attempt.started
+    if passport.sightings:
+        yield _wide(ladder(passport, begun, number), "ladder diagram")
+    seen = [_sighting(sighting, begun, "") for sighting in passport.sightings]
+    strays = [_sighting(sighting, begun, "unaccounted for: ") for sighting in passport.strays]
+    heads = ("ms", "hop", "witness", "saw", "as it arrived", "as it left", "facts")
+    yield _rows(heads, [*seen, *strays], "Passport", "passport")
+    for reason in passport.ambiguous:
+        yield element("p", f"Cannot be told apart: {reason}")
+    yield _folded("What the client printed", element("pre", evidence.attempt.text or "nothing"))
+
+
+def _sighting(sighting: Sighting, begun: int, sign: str) -> tuple[str, ...]:
+    flow, onward = sighting.flow, sighting.onward
+    left = arrow(onward) if onward and onward != flow else ""
+    facts = "; ".join(f"{name}: {value}" for name, value in sighting.facts.items() if value)
+    moment = f"{(sighting.time - begun) / 1e6:.2f}"
+    return (
+        moment,
+        sighting.at,
+        sighting.witness,
+        sign + sighting.event,
+        arrow(flow) if flow else "",
+        left,
+        facts,
+    )
+
+
+def repeat(result: Result, summary: Summary, lab: RunningLab | None) -> str:
+    """Return the command that tries a case again."""
+    ours = result.item.path in map(str, shipped.scenario_paths(summary.lab))
+    where = ["--lab", summary.lab] if ours else [os.path.relpath(result.item.path)]
+    words = ["egresslab", "test", *where, "-k", result.item.id]
+    if summary.driver != "netns":
+        words += ["--driver", summary.driver]
+    if lab is not None and _is_of_another_text(lab):
+        engines = {getattr(node.spec, "engine", "") for node in lab.plan.of_kind("egress-proxy")}
+        words += [f"--engine={engine}" for engine in engines if len(engines) == 1]
+    return shlex.join(words)
+
+
+def _is_of_another_text(lab: RunningLab) -> bool:
+    """Tell whether a lab differs from its file, as it does with `--engine`."""
+    path, text = lab.source
+    try:
+        return Path(path).read_text(encoding="utf-8") != text
+    except OSError:
+        return False
