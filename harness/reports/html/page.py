@@ -104,18 +104,25 @@ def _folded(heading: str, *content: object) -> Markup:
     return element("details", element("summary", heading), *content)
 
 
-def _rows(heads: Sequence[str], rows: Iterable[Sequence[object]], caption: str, name: str) -> Markup:
-    """Return a table with a heading above each column."""
+def _rows(
+    heads: Sequence[str], rows: Iterable[Sequence[object]], caption: str, name: str, *, headed: bool = False
+) -> Markup:
+    """Return a table with a heading above each column; of a `headed` one, the first cell of a row is its heading."""
     top = element("thead", element("tr", *(element("th", head, scope="col") for head in heads)))
-    lines = (element("tr", *(element("td", cell) for cell in row)) for row in rows)
+    lines = []
+    for row in rows:
+        cells = [element("td", cell) for cell in row]
+        if headed:
+            cells[0] = element("th", row[0], scope="row")
+        lines.append(element("tr", *cells))
     return table_of(joined([element("caption", caption), top, element("tbody", *lines)]), name)
 
 
 def _compared(summary: Summary) -> Iterator[Markup]:
     found = compare(summary.results)
     if found is not None:
-        rows = [(element("strong", row), *found.line(row)) for row in found.rows]
-        yield _rows(("", *found.columns), rows, "What came of each", "compared")
+        rows = [(row, *found.line(row)) for row in found.rows]
+        yield _rows(("", *found.columns), rows, "What came of each", "compared", headed=True)
 
 
 def _topology(summary: Summary, lab: RunningLab | None) -> Iterator[Markup]:
