@@ -55,7 +55,6 @@ protocol kernel {{
 template bgp node {{
   local {address} as {asn};
   passive;
-  error wait time 1,5;
   {session}
   ipv4 {{ import all; export none; }};
 }}
@@ -162,7 +161,7 @@ def _session(peer: Peer, *, attached: bool) -> str:
     """Return what both ends of a session say alike."""
     restart = seconds_of(peer.graceful_restart)
     words = [
-        f"hold time {seconds_of(peer.hold_time):g};",
+        f"hold time {seconds_of(peer.hold_time):g}; error wait time 1,5;",
         f"graceful restart; graceful restart time {restart:g};" if restart else "graceful restart off;",
         "direct;" if attached else "multihop;",
     ]

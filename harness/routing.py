@@ -43,6 +43,7 @@ class Routing:
     """A node's tables at one moment, and what changed before it.
 
     `bird` is None where no BIRD answered, `silence` says why one that runs did not, `lost` which changes are missing.
+    `down` are BIRD's BGP sessions that are not established.
     """
 
     kernel: tuple[KernelRoute, ...] = ()
@@ -50,6 +51,7 @@ class Routing:
     silence: str = ""
     changes: tuple[RouteChange, ...] = ()
     lost: str = ""
+    down: tuple[str, ...] = ()
 
     def to(self, network: IPv4Network) -> KernelRoute | None:
         """Return the route that the kernel takes there: the longest prefix, and of these the lowest metric."""

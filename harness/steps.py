@@ -131,7 +131,8 @@ def with_policy(lab: Lab, whose: str, step: Step) -> Lab:
 def await_convergence(lab: ChangeableLab) -> None:
     """Return when the kernel of every BGP speaker has a route to every block; raises LabError when not in time.
 
-    Each BIRD is asked as well, which wakes it (plan.Ready).
+    Its sessions are up again, too: during a graceful restart routes are there that nobody vouches for. Each BIRD is
+    asked, which wakes it (plan.Ready).
     """
     blocks = {block for found in lab.bindings.blocks.values() for block in found}
     for node in lab.plan.nodes:
@@ -139,8 +140,8 @@ def await_convergence(lab: ChangeableLab) -> None:
             continue
 
         def knows_them(name: str = node.name) -> bool:
-            table = lab.routing(name, bird.control(name, lab.bindings)).kernel
-            return blocks <= {route.destination for route in table}
+            routing = lab.routing(name, bird.control(name, lab.bindings))
+            return blocks <= {route.destination for route in routing.kernel} and not routing.down
 
         try:
             ready.until(f"{node.name} has every route", knows_them, seconds=_CONVERGENCE_SECONDS)

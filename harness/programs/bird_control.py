@@ -80,6 +80,12 @@ def routes(answer: list[tuple[int, str]]) -> tuple[BirdRoute, ...]:
     return tuple(found)
 
 
+def sessions_down(answer: list[tuple[int, str]]) -> tuple[str, ...]:
+    """Return the BGP sessions in an answer to `show protocols` that are not established."""
+    rows = [text.split() for _, text in answer]
+    return tuple(row[0] for row in rows if row[1:2] == ["BGP"] and row[-1] != "Established")
+
+
 def _with_attribute(route: BirdRoute, name: str, value: str) -> BirdRoute:
     if name == "Type":
         return replace(route, type=value.partition(" ")[0])

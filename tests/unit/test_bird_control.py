@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.programs.bird_control import BirdError, BirdRoute, ask, routes
+from harness.programs.bird_control import BirdError, BirdRoute, ask, routes, sessions_down
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,3 +104,15 @@ def test_silence_ends_in_time(tmp_path: Path) -> None:
         server.listen()
         with pytest.raises(BirdError, match="does not answer: timed out"):
             ask(path, "show status", seconds=0.05)
+
+
+def test_sessions_that_are_not_established_are_down() -> None:
+    """Whatever else BIRD says of them; other protocols have no sessions."""
+    lines = [
+        "Name       Proto      Table      State  Since         Info",
+        "device1    Device     ---        up     18:05:12.941  ",
+        "mesh_a     BGP        ---        up     18:05:13.775  Established   ",
+        "peer_sky   BGP        ---        start  18:05:16.083  Active        Socket: Connection reset by peer",
+        "peer_edge  BGP        ---        start  18:05:16.083  Idle          Error: Neighbor lost",
+    ]
+    assert sessions_down([(1002, line) for line in lines]) == ("peer_sky", "peer_edge")

@@ -22,6 +22,7 @@ from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan
 from harness.programs.bird_control import routes as bird_routes
+from harness.programs.bird_control import sessions_down
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
@@ -263,9 +264,9 @@ class NamespaceLab:
 
     def routing(self, node: str, control: str = "") -> Routing:
         """Return a node's routes as its kernel has them, and as the BIRD has them whose control socket is named."""
-        kernel, answer, silence = self._client.fetch("routing", node=node, control=control)
+        kernel, answer, protocols, silence = self._client.fetch("routing", node=node, control=control)
         told = bird_routes(answer) if control and not silence else None
-        return Routing(read_kernel(kernel), told, silence)
+        return Routing(read_kernel(kernel), told, silence, down=sessions_down(protocols))
 
     def network(self, node: str) -> Mapping[str, Any]:
         """Return a node's routes and interfaces as the kernel has them."""

@@ -236,14 +236,15 @@ class Operations:
         return {"routes": [vars_of(route) for route in built.route.routes()], "interfaces": built.indexes}
 
     def _routing(self, node: str, control: str) -> tuple[None, list[int]]:
-        answer, silence = [], ""
+        answer, protocols, silence = [], [], ""
         try:
             answer = bird_control.ask(control, "show route all") if control else []
+            protocols = bird_control.ask(control, "show protocols") if control else []
         except bird_control.BirdError as error:
             silence = str(error)
         memory = os.memfd_create("routing")
         with os.fdopen(os.dup(memory), "wb") as file:
-            pickle.dump((self._lab.spaces[node].route.routes(), answer, silence), file)
+            pickle.dump((self._lab.spaces[node].route.routes(), answer, protocols, silence), file)
         return None, [memory]
 
     def _programs(self) -> list[dict[str, Any]]:
