@@ -48,6 +48,7 @@ _TIMESTAMP = b"\x01\x01\x08\x0a"
 _TUNNELS = ("layers.vxlan", "contrib.geneve")
 _LAYERS = ("layers.l2", "layers.inet", "layers.inet6", "layers.dns", *_TUNNELS)
 _VXLAN, _GENEVE = 4789, 6081
+_MOST_TUNNELS = 4
 _ETHERNET_IN_GENEVE = b"\x65\x58"
 
 
@@ -82,8 +83,11 @@ class Packet:
         return self if self.inner is None else self.inner.innermost
 
 
-def dissect(frame: Frame, tap: str) -> Packet | None:
-    """Return the packet in a frame; None for what is not IP or was cut off before its ports."""
+def dissect(frame: Frame, tap: str, tunnels: int = _MOST_TUNNELS) -> Packet | None:
+    """Return the packet in a frame; None for what is not IP or was cut off before its ports.
+
+    So many tunnels within each other are looked into; a frame can be made to hold a thousand.
+    """
     data = frame.data
     offset = _ip_offset(frame)
     ip = None if offset is None else parse(data, offset)
@@ -103,9 +107,9 @@ def dissect(frame: Frame, tap: str) -> Packet | None:
     elif flow.protocol == UDP:
         payload = data[start + 8 : end]
         wrapped = _wrapped(flow.dport, payload)
-        if wrapped:
+        if wrapped and tunnels:
             inside = frame._replace(data=wrapped, length=len(wrapped), hardware=ETHERNET, vlan=None)
-            inner = dissect(inside, tap)
+            inner = dissect(inside, tap, tunnels - 1)
     elif flow.protocol in _ERRORS:
         icmp = _icmp(data, ip)
     return Packet(

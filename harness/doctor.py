@@ -33,10 +33,10 @@ _MEMORY_MB = 1024  # ten Envoys (178 MB together), the rest of a lab, and the te
 _LINKS: Mapping[str, tuple[str, ...]] = {
     "veth": ("netns",),
     "bridge": ("netns",),
-    "vxlan": ("overlay: vxlan",),
+    "vxlan": ("overlay: vxlan", "mirrors of capture hosts"),
     "macvlan": ("a second interface by macvlan",),
     "ipip": ("overlay: ipip",),
-    "geneve": ("overlay: geneve",),
+    "geneve": ("tunnels by Geneve, which no lab makes yet",),
     "dummy": ("routes on a dummy link",),
     "vlan": ("tagged networks",),
 }
@@ -56,6 +56,7 @@ _USES: Mapping[str, tuple[str, ...]] = {
     "conntrack events": ("netns",),
     "NFLOG": ("netns",),
     "TPACKET_V3": ("netns", "captures"),
+    "copies of packets (clsact, u32, mirred)": ("mirrors of capture hosts",),
 }
 _PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "envoy": ("netns", "sidecars"),

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import tools
+from harness import netlink, tools
 from harness.drivers.netns import sandbox
 from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.watcher import NAMESPACES
@@ -34,6 +34,8 @@ _NFLOG_GROUP = 5
 _CONNTRACK_NEW = 1  # the bit of NFNLGRP_CONNTRACK_NEW (linux/netfilter/nfnetlink_compat.h)
 _SOL_PACKET, _PACKET_RX_RING, _PACKET_VERSION, _TPACKET_V3 = 263, 5, 10, 2
 _PROBE_PORT = 9
+_LOOPBACK = 1
+"""The index that every namespace's loopback has."""
 _RULES = f"""
 add table inet probe
 add map inet probe pool {{ type ipv4_addr : interval ipv4_addr; }}
@@ -61,8 +63,8 @@ def try_sandbox() -> str | None:
 def features() -> dict[str, str | None]:
     """Try each feature of the kernel in a network namespace that is thrown away.
 
-    The keys are `link <kind>`, `nftables`, `conntrack events`, `NFLOG` and `TPACKET_V3`; the values None
-    where it works, else the reason. Where no namespace can be made, the only key is `namespaces`.
+    The keys are `link <kind>`, `nftables`, `conntrack events`, `NFLOG`, `TPACKET_V3` and copies of packets; the values
+    None where it works, else the reason. Where no namespace can be made, the only key is `namespaces`.
     """
     answer = _inside(_try_features, sys_.CLONE_NEWUSER | sys_.CLONE_NEWNET)
     failed = answer.get("failed")
@@ -134,6 +136,7 @@ def _try_features() -> dict[str, Any]:
         f"link {kind}": _try_link(kind, number) for number, kind in enumerate(LINK_KINDS)
     }
     answer["TPACKET_V3"] = _reason(_open_ring)
+    answer["copies of packets (clsact, u32, mirred)"] = _reason(_mirror_loopback)
     answer["nftables"] = _load_rules()
     if answer["nftables"]:
         return {**answer, "conntrack events": "needs nftables", "NFLOG": "needs nftables"}
@@ -171,6 +174,14 @@ def _open_ring() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as ring:
         ring.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
         ring.setsockopt(_SOL_PACKET, _PACKET_RX_RING, struct.pack("=7I", 65536, 4, 2048, 128, 1, 0, 0))
+
+
+def _mirror_loopback() -> None:
+    with netlink.Socket() as route:
+        try:
+            route.send([netlink.clsact(_LOOPBACK), netlink.mirror(_LOOPBACK, _LOOPBACK, incoming=False)])
+        except netlink.NetlinkError as error:
+            raise OSError(error.errno, error.text or str(error)) from error
 
 
 def _load_rules() -> str | None:

@@ -27,6 +27,9 @@ ETHERNET, RAW_IP = 1, 101
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _NANOSECONDS = 9
+_VXLAN = (4789).to_bytes(2, "big")
+_MOST_TUNNELS = 4
+"""Within each other; a frame can be made to hold a thousand."""
 _INBOUND, _OUTBOUND = 1, 2
 _END = b"\0\0\0\0"
 
@@ -61,14 +64,21 @@ def write_pcapng(
         )
 
 
-def mended(data: bytes, link: int = ETHERNET) -> bytes:
-    """Return a frame with its TCP or UDP checksum computed; as it was when it has none or was cut off."""
+def mended(data: bytes, link: int = ETHERNET, tunnels: int = _MOST_TUNNELS) -> bytes:
+    """Return a frame with its TCP or UDP checksum computed, and that of what VXLAN wraps in it.
+
+    It is as it was when it has none or was cut off.
+    """
     offset = 0
     if link == ETHERNET:
         offset = 14
         while data[offset - 2 : offset] in (b"\x81\x00", b"\x88\xa8"):
             offset += 4
     ip = parse(data, offset)
+    if ip is not None and tunnels and ip.protocol == UDP and data[ip.start + 2 : ip.start + 4] == _VXLAN:
+        inner = ip.start + 16  # behind the headers of UDP and VXLAN (RFC 7348, section 5)
+        if inner < ip.end:
+            data = data[:inner] + mended(data[inner : ip.end], tunnels=tunnels - 1) + data[ip.end :]
     place = {TCP: 16, UDP: 6}.get(ip.protocol) if ip is not None else None
     if ip is None or place is None or not ip.first or ip.start + place + 2 > ip.end:
         return data

@@ -332,6 +332,26 @@ def test_layers_are_in_order_from_outside(scapy: Any) -> None:
     assert not capture.has_layers(layered, ("IP", "IP", "IP"))
 
 
+def test_the_checksums_of_what_a_tunnel_wraps_are_mended(scapy: Any) -> None:
+    """A frame whose inner checksum was left to an interface is written as it would be on a wire."""
+    right = wrapped(scapy, scapy.VXLAN(vni=7, flags="Instance"), 4789).data
+    inner = right.index(b"SELECT 1") - 4  # the checksum is four bytes before the payload
+    wrong = right[:40] + b"\0\0" + right[42:inner] + b"\x12\x34" + right[inner + 2 :]
+    assert wrong != right
+    assert mended(wrong) == right
+
+
+def test_a_thousand_tunnels_are_not_looked_into(scapy: Any) -> None:
+    """A frame that was made to hold tunnels without end is read as far as any real one goes."""
+    network = scapy.IP(src="10.0.0.1", dst="10.0.0.2", len=0)  # up to the end of the frame
+    raw = frame((bytes(ethernet(scapy) / network / scapy.UDP(dport=4789)) + b"\x08" * 8) * 1200)
+    layered, depth = packet(raw), 0
+    while layered.inner is not None:
+        layered, depth = layered.inner, depth + 1
+    assert 1 < depth < 10
+    assert len(mended(raw.data)) == len(raw.data)
+
+
 def test_other_datagrams_wrap_nothing(scapy: Any) -> None:
     """What only looks like a tunnel, or is cut off, is a datagram like others."""
     for data, port in (

@@ -280,9 +280,10 @@ class TestPackets:
     def test_sent_by(self) -> None:
         """Of the flow's packets, those of one side."""
         for side, where in (("client", "dst host 10.4.0.201"), ("server", "src host 10.4.0.201")):
-            other = OtherTap(at="bigip.nodes", where=where)
-            entry = Packets.model_validate({"at": "bigip.nodes", "sent_by": side, "count": 2})
-            assert the(judged("packets", (entry,), told(RED)))[0] == "held", (side, other)
+            entry = {"at": "bigip.nodes", "sent_by": side}
+            for filtered, count in (({}, 2), ({"where": where}, 2), ({"where": f"not ({where})"}, 0)):
+                wanted = Packets.model_validate({**entry, **filtered, "count": count})
+                assert the(judged("packets", (wanted,), told(RED)))[0] == "held", (side, filtered)
 
     def test_shows(self) -> None:
         """Texts must occur in what the packets carry."""
