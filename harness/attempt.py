@@ -60,17 +60,19 @@ class _Span:
         return [replace(passport, strays=unaccounted(passport.strays, records)) for passport in passports]
 
 
-def observe(
+def observe(  # noqa: PLR0913 - a flow, and what comes before, beside and in place of it
     lab: RunningLab,
     items: Sequence[Item],
     earlier: Mark | None,
     during: Callable[[], None] | None = None,
     since: Since | None = None,
+    probes: Sequence[Probe] = (),
 ) -> tuple[list[tuple[Evidence, Passport]], Mark]:
     """Try one item, or several probes at once; the caller has the lab's window.
 
     An item with a load comes as often as it has flows; `during` is called when a third of the load's time is over.
-    `since` says what steps did before, and the mark at which they began.
+    `since` says what steps did before, and the mark at which they began. `probes`, one for each item, are sent in
+    place of those that the items describe.
     Returns evidence and passport of each, and the mark to give as `earlier` the next time.
     """
     earlier = earlier or lab.mark()
@@ -78,7 +80,7 @@ def observe(
     await_routes(lab, items, since)
     before = lab.counters()
     mark = lab.mark()
-    span = _Span(lab, tuple(_send(lab, items, mark, during)), mark, earlier)
+    span = _Span(lab, tuple(_send(lab, items, mark, during, probes)), mark, earlier)
     routing = read_routing(lab, items, since)
     deadline = time.monotonic() + QUIET_SECONDS
     while True:
@@ -139,13 +141,17 @@ def _with_accounts(span: _Span, recorded: Recorded) -> list[Passport]:
 
 
 def _send(
-    lab: RunningLab, items: Sequence[Item], mark: Mark, during: Callable[[], None] | None
+    lab: RunningLab,
+    items: Sequence[Item],
+    mark: Mark,
+    during: Callable[[], None] | None,
+    instead: Sequence[Probe],
 ) -> list[Attempt]:
     first = items[0]
     if first.scenario.run is not None:
         command = lab.run(first.source, shlex.split(first.scenario.run), seconds=COMMAND_SECONDS)
         return [Attempt(first, first.source, mark.time, lab.mark().time, command=command)]
-    probes = [probe_of(item) for item in items]
+    probes = list(instead) or [probe_of(item) for item in items]
     if first.scenario.load is not None:
         every = 1 / first.scenario.load.per_second
         probes = [replace(probe, after=number * every) for number, probe in enumerate(probes)]

@@ -127,12 +127,15 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
 def _dialled_in_vain(known: set[FiveTuple], used: Iterable[Sighting], recorded: Recorded) -> set[FiveTuple]:
     """Return what sidecars opened for connections of ours that failed: Envoy's log names no port of those.
 
-    Joined by elimination: one connection failed at the sidecar, and one that its pod opened is in no log.
+    Joined by elimination: one connection failed at the sidecar, and one that its pod opened is in no log. Of several,
+    one each to the same address and port: what goes to no service is opened to where the client meant to go.
     """
     found: set[FiveTuple] = set()
-    for place in {sighting.at for sighting in used if _failed(sighting)}:
+    mine = [sighting for sighting in used if _without_server(sighting)]
+    for place in {sighting.at for sighting in mine}:
         pod = place.partition(" ")[0]
-        failed = [sighting for sighting in recorded.by_place[place] if _failed(sighting)]
+        ended = [sighting for sighting in recorded.by_place[place] if _without_server(sighting)]
+        failed = [sighting for sighting in ended if sighting.facts.get("failure")]
         opened = {
             sighting.flow
             for sighting in recorded.by_place.get(pod, ())
@@ -143,17 +146,29 @@ def _dialled_in_vain(known: set[FiveTuple], used: Iterable[Sighting], recorded: 
             and sighting.flow.protocol == TCP
             and sighting.flow not in recorded.accounted
             and sighting.flow not in known
-            and sighting.time >= failed[0].time
+            and sighting.time >= ended[0].time
         }
-        if len(failed) == len(opened) == 1:
+        if len(failed) == len(opened) == len(ended) == 1:
             found |= opened
+            continue
+        for target in {_target(one.flow) for one in mine if one.at == place}:
+            aimed = {flow for flow in opened if _target(flow) == target}
+            if len(aimed) == sum(_target(one.flow) == target for one in ended) == 1:
+                found |= aimed
     return found
 
 
-def _failed(sighting: Sighting) -> bool:
-    """Say whether a sidecar's log tells of a connection that it could not set up towards the server."""
+def _target(flow: FiveTuple | None) -> tuple[str, int] | None:
+    return (flow.dst, flow.dport) if flow is not None else None
+
+
+def _without_server(sighting: Sighting) -> bool:
+    """Say whether a sidecar's log tells of a connection that it could not set up towards the server, or not in time.
+
+    Of one whose client left before that Envoy names no failure.
+    """
     sidecar = sighting.witness == "log" and sighting.at.endswith(f" {SIDECAR}")
-    return sidecar and sighting.onward is None and bool(sighting.facts.get("failure"))
+    return sidecar and sighting.onward is None and sighting.event == "connection"
 
 
 def _through_forward_proxy(

@@ -154,6 +154,8 @@ def read_events(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[Sigh
         match kind:
             case "decision":
                 facts["by"] = facts_of(event, ("policy",)).get("policy", "")
+                if isinstance(event.get("rule"), int):  # engines write `no match` otherwise
+                    facts["matched"] = str(event["rule"])
             case "tls-failed" if _client_ended(facts.get("reason", "")):
                 kind = "tls-ended"
             case "tls-failed":

@@ -67,13 +67,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attempt", "steps"),
     ("load",),
     ("run",),
+    ("rule_places", "listening"),
+    ("stages",),
+    ("one_flow",),
     ("explain", "report", "comparison"),
     ("reports",),
     ("drivers",),
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
     ("doctor", "commands"),
     ("look", "look_packets", "held"),
-    ("mtls_table", "look_stats"),
+    ("mtls_table", "look_stats", "why"),
     ("cli", "pytest_plugin"),  # the two doors
 )
 
@@ -97,6 +100,7 @@ DOORS = {
         "look_stats.py",
         "mtls_table.py",
         "starter.py",
+        "why.py",
     ),
     "rich": ("reports/",),
 }
