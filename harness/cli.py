@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness import __version__
-from harness.errors import InputError, LabError
-
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class Commands(click.Group):
-    """The commands in the order of a day's work, and every error of ours as one sentence with its exit code."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """List the commands as they were defined."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a LabError ends it with its sentence."""
-        try:
-            return super().invoke(ctx)
-        except InputError as error:
-            for problem in error.problems:
-                click.echo(f"egresslab: {problem}", err=True)
-            ctx.exit(error.exit_code)
-        except LabError as error:
-            click.echo(f"egresslab: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader of our output left, as `head` does
-            ctx.exit(0)
-
-
-def driver_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --driver, which hands the driver's module to the command."""
-
-    @click.option("--driver", default="netns", show_default=True, help="What stands the lab up.")
-    @wraps(function)
-    def with_driver(*args: Any, driver: str, **kwargs: Any) -> Any:
-        from harness import lookup  # noqa: PLC0415
-
-        try:
-            module = lookup.find("drivers", driver)
-        except lookup.UnknownName as error:
-            raise InputError(str(error)) from error
-        return function(*args, driver=module, **kwargs)
-
-    return with_driver
+from harness import __version__, questions
+from harness.command_line import CONTEXT, Commands, driver_option
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
@@ -221,26 +176,7 @@ def mtls(ctx: click.Context, lab: str, name: str | None, as_json: bool, driver: 
     ctx.exit(show_modes(lab, name, driver, as_json=as_json))
 
 
-@main.command()
-@click.argument("sender", metavar="FROM")
-@click.argument("to")
-@click.option("--through", metavar="SVC:PORT", help="A service that is asked to tunnel (CONNECT).")
-@click.option("--bypass", type=click.Choice(["sidecar"]), help="Go round the pod's sidecar.")
-@click.option(
-    "--lab", "lab_name", envvar="EGRESSLAB_LAB", help="A lab that is up, or one to stand up for this."
-)
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@driver_option
-@click.pass_context
-def why(ctx: click.Context, /, **options: Any) -> None:
-    """Send one flow and say what became of it: each hop, who said no by which rule, and what would get through.
-
-    FROM is a pod (NAMESPACE/POD), TO a URL as in scenarios or NAME:PORT. Exit code 0 when the question was answered,
-    whatever the answer; 3 when evidence was lost.
-    """
-    from harness.why import answer_why  # noqa: PLC0415
-
-    ctx.exit(answer_why(**options))
+main.add_command(questions.why)
 
 
 @main.command()

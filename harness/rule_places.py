@@ -5,9 +5,9 @@ The name of the rule is what the hop wrote down; only its line comes from the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.denial import rule_of
 from harness.evidence import SIDECAR, UNREACHABLE, Sighting
@@ -66,12 +66,12 @@ def _written(sighting: Sighting, plan: Plan) -> Iterator[tuple[_Loc, str]]:
 
 def _of_outside(sighting: Sighting, node: str, rule: str, lab: Lab) -> Iterator[tuple[_Loc, str]]:
     spec, here = lab.outside[node], ("outside", node)
-    for index, written in enumerate(getattr(spec, "rules", ())):
-        if written.name == rule:
-            yield (*here, "rules", index), ""
-    if hasattr(spec, "rules") and rule == DEFAULT:
-        yield (*here, "rules"), "no rule here allows it"
-        yield here, "it has no rules"
+    for loc in ((*here, "rules"), (*here, "firewall", "rules")):  # a gateway has its firewall within
+        for index, written in enumerate(_rules_at(spec, loc[2:])):
+            if written.name == rule:
+                yield (*loc, index), ""
+        if rule == DEFAULT:
+            yield loc, "no rule here allows it"
     if rule in getattr(spec, "policies", {}):
         matched = sighting.facts.get("matched")
         if matched is not None:
@@ -84,6 +84,12 @@ def _of_outside(sighting: Sighting, node: str, rule: str, lab: Lab) -> Iterator[
     if rule == AUTHORIZATION_POLICY:
         yield (*here, "allow"), ""
     yield here, f"{rule}: what this kind of node does"
+
+
+def _rules_at(spec: object, keys: _Loc) -> Sequence[Any]:
+    for key in keys:
+        spec = getattr(spec, str(key), None)
+    return spec if isinstance(spec, tuple) else ()
 
 
 def _of_sidecar(sighting: Sighting, node: str, rule: str, plan: Plan) -> Iterator[tuple[_Loc, str]]:

@@ -77,6 +77,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("doctor", "commands"),
     ("look", "look_packets", "held"),
     ("mtls_table", "look_stats", "why"),
+    ("command_line",),
+    ("questions",),
     ("cli", "pytest_plugin"),  # the two doors
 )
 
@@ -94,11 +96,13 @@ DOORS = {
     "yaml": ("source.py",),
     "click": (
         "cli.py",
+        "command_line.py",
         "commands.py",
         "look.py",
         "look_packets.py",
         "look_stats.py",
         "mtls_table.py",
+        "questions.py",
         "starter.py",
         "why.py",
     ),
