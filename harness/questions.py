@@ -29,3 +29,20 @@ def why(ctx: click.Context, /, **options: Any) -> None:
     from harness.why import answer_why  # noqa: PLC0415
 
     ctx.exit(answer_why(**options))
+
+
+@click.command()
+@click.argument("lab")
+@click.option("--name", help="The running lab to use, when it is not called as its file says.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@driver_option
+@click.pass_context
+def bypass(ctx: click.Context, lab: str, name: str | None, as_json: bool, driver: Any) -> None:  # noqa: FBT001 - click's way
+    """Try every way out from every pod, and say of each who permitted or denied it, and what got out.
+
+    Starts the lab unless it is up. Exit code 1 when something got out that no egress proxy, gateway or firewall rule
+    permitted, 3 when something could not be seen, 5 when there is no way to try.
+    """
+    from harness.bypass_table import show_ways_out  # noqa: PLC0415
+
+    ctx.exit(show_ways_out(lab, name, driver, as_json=as_json))

@@ -70,13 +70,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rule_places", "listening"),
     ("stages",),
     ("one_flow",),
+    ("ways_out",),
     ("explain", "report", "comparison"),
-    ("reports",),
+    ("reports", "bypass"),
     ("drivers",),
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
     ("doctor", "commands"),
     ("look", "look_packets", "held"),
-    ("mtls_table", "look_stats", "why"),
+    ("mtls_table", "look_stats", "why", "bypass_table"),
     ("command_line",),
     ("questions",),
     ("cli", "pytest_plugin"),  # the two doors
@@ -95,6 +96,7 @@ DOORS = {
     "testinfra": ("pytest_plugin.py", "held.py", "hosts.py"),
     "yaml": ("source.py",),
     "click": (
+        "bypass_table.py",
         "cli.py",
         "command_line.py",
         "commands.py",
