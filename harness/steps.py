@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address
 
 from harness import bird, ready
@@ -18,6 +18,7 @@ from harness.running import ChangeableLab
 from harness.scenario import Step
 
 _ROUTES_SECONDS = 5.0
+_SETTLED_SECONDS = 6.0
 _CONVERGENCE_SECONDS = 30.0
 """A node that was cut off tries its peers again after 5 s at the soonest, as Calico sets BIRD's timers."""
 
@@ -28,6 +29,10 @@ def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[Steps]:
 
     Raises LabError when the lab cannot be changed, InputError for a program that the node does not run.
     """
+    with suppress(
+        LabError
+    ):  # a session that an earlier step cut short may have ended since; faults never converge
+        await_convergence(lab, _SETTLED_SECONDS)
     before = lab.state()
     addresses = dict(lab.bindings.pods)
     began: list[int] = []
@@ -128,7 +133,7 @@ def with_policy(lab: Lab, whose: str, step: Step) -> Lab:
     return lab.model_copy(update={"mesh": mesh})
 
 
-def await_convergence(lab: ChangeableLab) -> None:
+def await_convergence(lab: ChangeableLab, seconds: float = _CONVERGENCE_SECONDS) -> None:
     """Return when the kernel of every BGP speaker has a route to every block; raises LabError when not in time.
 
     Its sessions are up again, too: during a graceful restart routes are there that nobody vouches for. Each BIRD is
@@ -144,7 +149,7 @@ def await_convergence(lab: ChangeableLab) -> None:
             return blocks <= {route.destination for route in routing.kernel} and not routing.down
 
         try:
-            ready.until(f"{node.name} has every route", knows_them, seconds=_CONVERGENCE_SECONDS)
+            ready.until(f"{node.name} has every route", knows_them, seconds=seconds)
         except ready.NotInTime as error:
             raise LabError(str(error)) from None
 

@@ -104,7 +104,7 @@ CASES = {
         _peer("bigip", "hold_time", "90s"),
         "without BFD a silent cut is noticed when the hold time is over",
         "bigip",
-        "no route to pods/agent-2 within 6s after 1s; seen: kernel: 10.53.0.192/26",
+        "no route to pods/agent-2 within 10s after 2s; seen: kernel: 10.53.0.192/26",
     ),
 }
 
