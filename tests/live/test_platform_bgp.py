@@ -72,7 +72,7 @@ def test_sessions_are_established_as_the_lab_file_says(platform: NamespaceLab) -
     shown = printed(platform, "agent-0", "birdc", "-s", control, "show protocols all peer_bigip")
     assert "Established" in shown
     assert "Restart time: 120" in shown
-    assert re.search(r"Hold timer: +[\d.]+/3\n", shown)
+    assert re.search(r"Hold timer: +[\d.]+/6\n", shown)
     edge = printed(platform, "agent-0", "birdc", "-s", control, "show protocols all peer_edge")
     assert re.search(r"Hold timer: +[\d.]+/240\n", edge)
     sessions = printed(platform, "agent-0", "birdc", "-s", control, "show bfd sessions")

@@ -115,7 +115,7 @@ FAULTS = {
     ),
     "a-stale-block": Fault(
         *("sky", "ip route add BLOCK via 172.19.0.5", "ip route del BLOCK via 172.19.0.5"),
-        *("the proxy reaches a pod at its own address", "apps/web-0.eth0", "IP.ttl: 61"),
+        *("the proxy reaches a pod at its own address", "apps/web-0.eth0", "seen: IP.ttl 61"),
     ),
     "a-stale-block-at-the-proxy": Fault(
         *("bigip", "ip route add BLOCK via 10.10.2.10", "ip route del BLOCK via 10.10.2.10"),
