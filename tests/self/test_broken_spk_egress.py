@@ -58,6 +58,11 @@ def _swapped(lab: dict[str, Any]) -> None:
     listeners["egress-ipv4-2"]["namespaces"] = ["spk-apps"]
 
 
+def _unwrapped(lab: dict[str, Any]) -> None:
+    for pool in lab["cluster"]["pools"].values():
+        del pool["overlay"]
+
+
 def _nat_outgoing(lab: dict[str, Any]) -> None:
     lab["cluster"]["pools"]["app-ip-pool"]["nat_outgoing"] = True
 
@@ -109,6 +114,12 @@ CASES = {
         "watched pods reach each other by the cluster's own way",
         CLIENT,
         "resolve-failed no answer",  # the cluster's DNS is a pod as well
+    ),
+    "no-overlay": Case(
+        _unwrapped,
+        "watched pods reach each other by the cluster's own way",
+        "worker-1.nodes",
+        "VXLAN",
     ),
     "no-guard": Case(
         _fault("no-guard"),
