@@ -208,3 +208,41 @@ def test_a_circle_of_translations_ends() -> None:
         evidence.attempt, replace(evidence.recorded, sightings=sightings), evidence.plan, evidence.bindings
     )
     assert flow in passport.flows
+
+
+def in_vain(*targets: tuple[str, int], opened: tuple[tuple[str, int], ...]) -> set[str]:
+    """Return where the first of a pod's probes is seen to go on to, of whose sidecar no connection came about.
+
+    `targets` are the probes'; `opened` where the pod's sidecar tried to connect to.
+    """
+    evidence = told("nobody goes round the proxy")
+    pod, begun = evidence.attempt.pod, evidence.attempt.started
+    address = str(evidence.bindings.pods[pod])
+    asked = [FiveTuple(TCP, address, 41000 + n, *target) for n, target in enumerate(targets)]
+    tried = [FiveTuple(TCP, address, 51000 + n, *target) for n, target in enumerate(opened)]
+    tap = {"tap": f"{pod}.eth0", "outgoing": "true"}
+    sightings = [Sighting(f"{pod} sidecar", "log", "connection", begun + STEP, flow) for flow in asked]
+    sightings += [
+        Sighting(pod, "tap", "opening", begun + (2 + n) * STEP, flow, None, tap)
+        for n, flow in enumerate(tried)
+    ]
+    assert evidence.attempt.outcome is not None
+    sent = replace(evidence.attempt.outcome, remote=f"{targets[0][0]}:{targets[0][1]}")
+    attempt = replace(evidence.attempt, outcome=sent)
+    recorded = replace(evidence.recorded, sightings=tuple(sightings))
+    flows = join(attempt, recorded, evidence.plan, evidence.bindings).flows
+    return {f"{flow.dst}:{flow.dport}" for flow in flows if flow.sport >= 51000}
+
+
+SITE, OTHER = ("198.51.100.4", 443), ("198.51.100.5", 443)
+
+
+def test_what_a_sidecar_opened_in_vain_is_told_by_its_target() -> None:
+    """Of several probes that came to nothing at one sidecar, each is joined with what went where it meant to go."""
+    assert in_vain(SITE, OTHER, opened=(OTHER, SITE)) == {"198.51.100.4:443"}
+
+
+def test_two_in_vain_to_one_target_cannot_be_told_apart() -> None:
+    """Nothing is joined where either of two could be meant, nor where nothing went to the target."""
+    assert in_vain(SITE, SITE, opened=(SITE, SITE)) == set()
+    assert in_vain(SITE, OTHER, opened=(OTHER,)) == set()
