@@ -19,7 +19,7 @@ from harness.drivers.fake import FakeLab
 from harness.report import write
 from harness.reports.html.ladder import ladder
 from harness.reports.html.page import page, repeat
-from harness.scenario_model import Table
+from harness.scenario_model import Step, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,6 +160,16 @@ def test_the_truth_table_says_verdict_and_expectation() -> None:
     assert 'href="#flow-2"' in table
     assert 'scope="row"' in table
     assert 'scope="col"' in table
+
+
+def test_the_truth_table_tells_steps_apart() -> None:
+    """A flow that was tried on a changed lab says so, since its cell may hold others that were not."""
+    result = result_of(told(BLUE))
+    scenario = result.item.scenario.model_copy(update={"given": (Step(delete="red/client"),)})
+    changed = replace(result, item=result.item.model_copy(update={"scenario": scenario}))
+    text = read(page(summary_of(result, changed), None)).text
+    assert text.count("rejected at bigip after steps") == 1
+    assert "given delete red/client" in text
 
 
 def test_a_hostile_client_writes_text_only() -> None:

@@ -40,7 +40,7 @@ def truth_table(results: Sequence[Result]) -> Markup:
         link = element(
             "a",
             badge(result.verdict.state),
-            f" {expected(result)}",
+            f" {expected(result)}{' after steps' if result.item.scenario.given else ''}",
             href=f"#flow-{number}",
             title=result.item.id,
             class_=f"cell {word}",
