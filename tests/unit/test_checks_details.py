@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -30,11 +31,26 @@ from recorded_flows import (
     tcp_frame,
 )
 
-from harness import lookup
-from harness.programs.fivetuple import TCP, FiveTuple
+from harness import capture, lookup
+from harness.programs.fivetuple import TCP, UDP, FiveTuple
 from harness.scenario import Client, Identity, OtherTap, Packets, Source
 
 SERVED = "spiffe://cluster.local/ns/red/sa/default"
+
+
+def mirrored(packet: capture.Packet) -> capture.Packet:
+    """Return a packet as a mirror by Geneve brings it from agent-0 to tinyproxy."""
+    bindings = told(RED).bindings
+    ends = [bindings.addresses[place].packed for place in (("agent-0", "nodes"), ("tinyproxy", "internet"))]
+    option = bytes.fromhex("0104010100000001")
+    data = bytes([2, 0, 0x65, 0x58]) + (71680).to_bytes(3, "big") + b"\0" + option + packet.frame.data
+    datagram = struct.pack(">HHHH", 50000, 6081, 8 + len(data), 0) + data
+    header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 0, 0, 64, UDP, 0, *ends)
+    ethernet = bytes.fromhex("0200000000020200000000010800")
+    frame = packet.frame._replace(data=ethernet + header + datagram, length=34 + len(datagram))
+    found = capture.dissect(frame, "tinyproxy.internet")
+    assert found is not None
+    return found
 
 
 class TestClient:
@@ -289,6 +305,36 @@ class TestPackets:
         """Texts must occur in what the packets carry."""
         entry = Packets(at="bigip.nodes", shows=("no such text",))
         assert the(judged("packets", (entry,), told(RED)))[0] == "broken"
+
+    def test_what_geneve_wraps_is_of_the_flow(self) -> None:
+        """Packets of the flow in Geneve, as NSX-T mirrors them, are judged from outside in like those in VXLAN.
+
+        No kernel of ours makes such a tunnel, so these frames are made: an outer Ethernet, IP and UDP header (RFC
+        8926), with an option, around frames that were recorded.
+        """
+        evidence = told(RED)
+        mine = [packet for packet in evidence.recorded.packets if packet.tap == "bigip.nodes"]
+        copies = [mirrored(packet) for packet in mine]
+        evidence = recorded(evidence, packets=tuple(copies))
+        entry = Packets.model_validate(
+            {
+                "at": "tinyproxy.internet",
+                "sent_by": "client",
+                "count": sum(packet.flow.dport == 3128 for packet in mine),
+                "layers": ["Ether", "IP", "UDP", "GENEVE", "Ether", "IP", "TCP"],
+                "fields": {
+                    "IP.src": "node/agent-0",
+                    "IP.dst": "node/tinyproxy",
+                    "UDP.dport": 6081,
+                    "GENEVE.vni": 71680,
+                    "IP.dst#2": "10.4.0.201",
+                    "TCP.dport": 3128,
+                },
+            }
+        )
+        assert {found.state for found in judged("packets", (entry,), evidence)} == {"held"}
+        wrong = entry.model_copy(update={"fields": {"GENEVE.vni": 7}})
+        assert judged("packets", (wrong,), evidence)[-1].seen == "GENEVE.vni 71680"
 
     def test_another_tap_of_the_flow(self) -> None:
         """Only packets of this flow at this tap count, not those that others send there."""
