@@ -31,9 +31,10 @@ from harness.programs.tap import Tap
 
 _TAP_THREADS = 8
 _HOSTS = f"{sandbox.PRIVATE}/hosts"
-_ALL_BLOCKS, _FEWEST_BLOCKS, _MOST_BLOCKS = 2048, 4, 64
-"""Blocks of 128 KB, for all rings of a lab (256 MB) and for one. Each is given to us 8 ms after its first frame at the
-latest: of 64 blocks a ring bridges half a second, in which a busy machine may run others than us."""
+_ALL_BLOCKS, _FEWEST_BLOCKS, _MOST_BLOCKS = 1024, 4, 128
+"""Blocks of 128 KB, for all rings of a lab (128 MB) and for one. Each is given to us 8 ms after its first frame at the
+latest: of 100 blocks a ring bridges 0.8 s, in which a busy machine may run others than us.
+"""
 _MOST_FILES = 65536
 
 
@@ -143,7 +144,7 @@ class Lab:
         sys_.setns(built.place.net, sys_.CLONE_NEWNET)
         tap = None
         if built.space.tapped:
-            tap = Tap(blocks=_blocks(len(self.payload.layout.spaces), pod=built.space.pod))
+            tap = Tap(blocks=_blocks(len(self.payload.layout.spaces)))
             tap.start()
         self.recorder.watch(built.space.name, tap, Events(), Listener(NFLOG_GROUP))
         if not built.space.pod:
@@ -152,10 +153,9 @@ class Lab:
             self.recorder.watch_routes(built.space.name, routes)
 
 
-def _blocks(spaces: int, *, pod: bool) -> int:
-    """Return how many blocks a ring gets among so many; a pod, which sees its own traffic only, gets half."""
-    share = min(_MOST_BLOCKS, _ALL_BLOCKS // max(1, spaces))
-    return max(_FEWEST_BLOCKS, share // 2 if pod else share)
+def _blocks(spaces: int) -> int:
+    """Return how many blocks each of so many rings gets."""
+    return max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _ALL_BLOCKS // max(1, spaces)))
 
 
 def write_file(file: PlacedFile) -> None:
