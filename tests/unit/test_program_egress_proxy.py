@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -315,19 +316,20 @@ def test_many_connections_at_once_are_told_apart(bench: Bench) -> None:
     def one(number: int) -> tuple[str, bool]:
         ours = number % 2 == 0
         word = f"number {number}".encode()
-        with bench.client(proxy, bench.ours if ours else bench.strange) as client:
-            client.send(word)
-            try:
-                assert client.read() == word
-            except ConnectionResetError:
-                assert not ours
-            else:
-                assert ours
-                client.end()
-                assert client.read() == b""
-            return client.local, ours
+        client = held.enter_context(bench.client(proxy, bench.ours if ours else bench.strange))
+        client.send(word)
+        try:
+            assert client.read() == word
+        except ConnectionResetError:
+            assert not ours
+        else:
+            assert ours
+            client.end()
+            assert client.read() == b""
+        return client.local, ours
 
-    with bench.proxy() as proxy:
+    # all stay open to the end: a port that is free again would name two clients
+    with bench.proxy() as proxy, ExitStack() as held:
         with ThreadPoolExecutor(40) as pool:
             answers = list(pool.map(one, range(200)))
         for local, ours in answers:
