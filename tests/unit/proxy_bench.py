@@ -24,7 +24,7 @@ PERMIT_BOOKINFO = [{"action": "permit", "spiffe_prefix": PREFIX}]
 
 
 class Echo:
-    """A TCP server that sends back all it gets, ends when its client ends, remembers who came with what."""
+    """A TCP server that sends back all it gets, ends when its client ends, remembers who came, and in the end with what."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.77.9", 0), backlog=512)
@@ -50,6 +50,7 @@ class Echo:
         with contextlib.suppress(OSError):
             while True:
                 sock, peer = self.listener.accept()
+                self.seen[f"{peer[0]}:{peer[1]}"] = b""
                 thread = threading.Thread(target=self._echo, args=(sock, f"{peer[0]}:{peer[1]}"))
                 self._threads.append(thread)
                 thread.start()
