@@ -24,7 +24,7 @@ PERMIT_BOOKINFO = [{"action": "permit", "spiffe_prefix": PREFIX}]
 
 
 class Echo:
-    """A TCP server that sends back all it gets, ends when its client ends, remembers who came, and in the end with what."""
+    """A TCP server that sends back all it gets, ends when its client ends, remembers who came, in the end with what."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.77.9", 0), backlog=512)
