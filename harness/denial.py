@@ -111,7 +111,7 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         if passport.ambiguous:
             yield Finding("denied", "unknown", hop, wanted, "; ".join(passport.ambiguous))
             return
-        gap = evidence.gap(hop)
+        gap = evidence.gap(hop, passport.hops())
         if gap is not None:
             yield Finding("denied", "unknown", hop, wanted, f"nothing, and {gap}")
             return
@@ -143,7 +143,7 @@ def judge_answer(check: str, hop: str, evidence: Evidence, passport: Passport) -
     wanted = "silence towards the client"
     if check == "rejected":
         wanted = "an answer towards the client (RST, ICMP, TLS alert or FIN)"
-    gap = evidence.gap(hop)
+    gap = evidence.gap(hop, passport.hops())
     if answer is Answer.NONE and gap is not None:
         return Finding(check, "unknown", hop, wanted, f"{answer.value}, and {gap}")
     held = (answer is Answer.NONE) == (check == "dropped")

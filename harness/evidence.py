@@ -197,11 +197,17 @@ class Evidence:
     """The tables of the nodes whose routes the scenario speaks of, just after the flow."""
     steps: Steps = field(default_factory=Steps)
 
-    def gap(self, hop: str) -> str | None:
-        """Say why what is not recorded at a hop may have been there all the same; None if nothing is missing."""
+    def gap(self, hop: str, before: Iterable[str] = ()) -> str | None:
+        """Say why what is not recorded at a hop may have been there all the same; None if nothing is missing.
+
+        What was lost at the places where the flow was seen `before` counts too: the chain of 5-tuples may break there.
+        """
         for place, what in self.unfinished:
             return f"{place} lacks {what}"
-        return self.lost_at(hop)
+        if (lost := self.lost_at(hop)) is not None:
+            return lost
+        lost_before = ((place, self.lost_at(place)) for place in before)
+        return next((f"{place} lost some: {lost}" for place, lost in lost_before if lost), None)
 
     def place_of(self, hop: str) -> str:
         """Return the node of a hop: itself, or of a hop within a node what it is in.

@@ -57,7 +57,7 @@ def _hops(path: tuple[str, ...], evidence: Evidence, passport: Passport) -> Iter
         seen = passport.at(hop)
         if not seen:
             before = passport.hops()[-1] if passport.hops() else "nowhere"
-            gap = evidence.gap(hop)
+            gap = evidence.gap(hop, passport.hops())
             if passport.ambiguous:
                 yield Finding("path", "unknown", hop, "the flow passes here", "; ".join(passport.ambiguous))
             elif gap is not None:

@@ -386,3 +386,15 @@ def test_all_flows_of_a_load_have_one_address_or_not() -> None:
         (found,) = check.judge_all(sticky, [(one, passport) for passport in passports])
         assert found.state == state, found
     assert not list(check.judge_all(Source(at="tinyproxy", is_="snat/red"), [(one, whole), (one, other)]))
+
+
+def test_what_was_lost_on_the_way_may_hide_the_rest_of_it() -> None:
+    """A hop behind one that lost records may have seen a flow that the chain does not lead to: unknown, not broken."""
+    evidence = without(told(RED), at="firewall")
+    expected = evidence.attempt.item.scenario.expect.allowed
+    whole = [finding for finding in judged("allowed", expected, evidence) if finding.check == "path"]
+    assert whole[-1].state == "broken"
+    lossy = recorded(evidence, lost={"bigip conntrack": "events were dropped"})
+    (finding,) = [found for found in judged("allowed", expected, lossy) if found.at == "firewall"]
+    assert finding.state == "unknown"
+    assert "bigip lost some: events were dropped" in finding.seen
