@@ -150,7 +150,7 @@ def test_one_socket_by_name(host: Callable[[str], Any]) -> None:
 
 @pytest.mark.parametrize(
     ("node", "key"),
-    [(POD, "certs/key.pem"), ("outsiders/impostor", "certs/key.pem"), ("bigip", "bookinfo-proxy.key")],
+    [(POD, "certs/key.pem"), ("outsiders/impostor", "certs/key.pem"), ("bigip", "bookinfo-proxy.pem")],
 )
 def test_keys_are_private(bookinfo: NamespaceLab, host: Callable[[str], Any], node: str, key: str) -> None:
     """A private key can be read by its owner only."""
