@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.scenario import Item
+
+
+@dataclass(frozen=True)
+class Case:
+    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
+
+    edit: Callable[[dict[str, Any]], None]
+    scenario: str
+    at: str
+    says: str
 
 
 def written(

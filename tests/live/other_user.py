@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_line import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,3 +61,20 @@ def folder_for_others() -> Iterator[Path]:
         folder = Path(made)
         folder.chmod(0o755)
         yield folder
+
+
+def egresslab_as_other(folder: Path, *arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command of egresslab as that user, whose home and place for reports is a folder within this one."""
+    out = folder / "out"
+    out.mkdir()
+    os.chown(out, OTHER_USER, os.getegid() if os.geteuid() else OTHER_USER)
+    return subprocess.run(
+        (interpreter(folder), "-m", "harness.cli", *arguments, "--out", str(out)),
+        env=ENVIRONMENT | {"HOME": str(out), "NO_COLOR": "1"},
+        cwd=out,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        **as_other(),
+    )

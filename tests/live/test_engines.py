@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import ENVIRONMENT, egresslab
-from other_user import OTHER_USER, as_other, folder_for_others, interpreter
+from command_line import egresslab
+from other_user import egresslab_as_other, folder_for_others
 from small_lab import ALLOWED, REJECTED, SHIPPED, own_name, standing, write
 
 from harness import lookup, shipped
@@ -95,21 +94,16 @@ def test_another_engine_excuses_no_fault(engine: str, fault: str, tmp_path: Path
 def test_an_ordinary_user_runs_another_engine() -> None:
     """HAProxy needs no privileges either: the scenarios hold for a user who has none."""
     with folder_for_others() as folder:
-        python = interpreter(folder)
         files = write(folder, [REJECTED])
-        out = folder / "out"
-        out.mkdir()
-        os.chown(out, OTHER_USER, os.getegid() if os.geteuid() else OTHER_USER)
-        argv = (python, "-m", "harness.cli", "test", str(files.scenarios), "--engine", "haproxy")
-        ran = subprocess.run(
-            (*argv, "--name", own_name("engine-user"), "--out", str(out)),
-            env=ENVIRONMENT | {"HOME": str(out), "NO_COLOR": "1"},
-            cwd=out,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            **as_other(),
+        ran = egresslab_as_other(
+            folder,
+            "test",
+            str(files.scenarios),
+            "--engine",
+            "haproxy",
+            "--name",
+            own_name("engine-user"),
+            seconds=60,
         )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert shutil.which("haproxy", path="/usr/sbin:/usr/bin") or "EGRESSLAB_TOOLS" in os.environ

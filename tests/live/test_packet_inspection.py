@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from other_user import OTHER_USER, as_other, folder_for_others, interpreter
+from other_user import egresslab_as_other, folder_for_others
 from small_lab import own_name
 
-import harness
 from harness import shipped
 from harness.drivers.netns.lab import NamespaceLab, stand_up
 from harness.lab import load_lab
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-ROOT = Path(harness.__file__).resolve().parent.parent
 LAB = "packet-inspection"
 SECONDS = 20.0
 
@@ -86,20 +81,8 @@ def test_pods_have_the_mtu_that_the_overlay_leaves(lab: NamespaceLab) -> None:
 def test_an_ordinary_user_mirrors_ports_too() -> None:
     """Nothing of it needs privileges: the overlay, the copies, the tunnels, the sizes."""
     with folder_for_others() as folder:
-        python = interpreter(folder)
-        out = folder / "out"
-        out.mkdir()
-        os.chown(out, OTHER_USER, os.getegid() if os.geteuid() else OTHER_USER)
-        argv = (python, "-m", "harness.cli", "test", "--lab", LAB, "--name", own_name("packets-user"))
-        ran = subprocess.run(
-            (*argv, "--out", str(out)),
-            env={**os.environ, "HOME": str(out), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
-            cwd=out,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            **as_other(),
+        ran = egresslab_as_other(
+            folder, "test", "--lab", LAB, "--name", own_name("packets-user"), seconds=120
         )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from other_user import OTHER_USER, as_other, folder_for_others, interpreter
+from other_user import egresslab_as_other, folder_for_others
 from small_lab import own_name
 
-import harness
 from harness import bird, ready, shipped
 from harness.drivers.netns.lab import NamespaceLab, stand_up
 from harness.lab import load_lab
@@ -24,7 +20,6 @@ from harness.steps import given
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(harness.__file__).resolve().parent.parent
 pytestmark = pytest.mark.live
 
 PLATFORM = "platform-bgp"
@@ -144,19 +139,7 @@ def test_a_block_more_is_announced_by_the_bird_that_runs(platform: NamespaceLab)
 def test_an_ordinary_user_speaks_bgp_too() -> None:
     """Nothing of it needs privileges: sessions, BFD, echoes, a restart of a node."""
     with folder_for_others() as folder:
-        python = interpreter(folder)
-        out = folder / "out"
-        out.mkdir()
-        os.chown(out, OTHER_USER, os.getegid() if os.geteuid() else OTHER_USER)
-        argv = (python, "-m", "harness.cli", "test", "--lab", PLATFORM, "--name", own_name("platform-user"))
-        ran = subprocess.run(
-            (*argv, "--out", str(out)),
-            env={**os.environ, "HOME": str(out), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
-            cwd=out,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            **as_other(),
+        ran = egresslab_as_other(
+            folder, "test", "--lab", PLATFORM, "--name", own_name("platform-user"), seconds=120
         )
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import ENVIRONMENT, egresslab
+from command_line import egresslab
 from edited_lab import written
-from other_user import OTHER_USER, as_other, folder_for_others, interpreter
+from other_user import egresslab_as_other, folder_for_others
 from small_lab import own_name, standing
 
 from harness import shipped
@@ -129,21 +127,8 @@ def test_gateways_and_hosts_of_the_mesh_take_new_certificates_as_they_run(tmp_pa
 def test_an_ordinary_user_rotates_too() -> None:
     """Nothing of it needs privileges."""
     with folder_for_others() as folder:
-        python = interpreter(folder)
-        out = folder / "out"
-        out.mkdir()
-        os.chown(out, OTHER_USER, os.getegid() if os.geteuid() else OTHER_USER)
-        argv = (python, "-m", "harness.cli", "test", "--lab", LAB, "-k", "authority's certificate")
-        ran = subprocess.run(
-            (*argv, "--name", own_name("rotation-user"), "--out", str(out)),
-            env=ENVIRONMENT | {"HOME": str(out), "NO_COLOR": "1"},
-            cwd=out,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            **as_other(),
-        )
+        chosen = ("--lab", LAB, "-k", "authority's certificate", "--name", own_name("rotation-user"))
+        ran = egresslab_as_other(folder, "test", *chosen, seconds=60)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edited_lab import written
+from edited_lab import Case, written
 from small_lab import own_name, standing
 
 from harness import mtls
@@ -18,16 +17,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.live
 
 SPACE = "wordpress-app"
-
-
-@dataclass(frozen=True)
-class Case:
-    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
-
-    edit: Callable[[dict[str, Any]], None]
-    scenario: str
-    at: str
-    says: str
 
 
 def _accepts(server: str, mode: str) -> Callable[[dict[str, Any]], None]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edited_lab import written
+from edited_lab import Case, written
 from small_lab import own_name, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.live
@@ -20,16 +18,6 @@ WRAPPED = "a query between nodes is wrapped by the overlay, tunnel end points ou
 MIRRORED = "every frame of a mirrored port arrives at the capture host, wrapped by the mirror's tunnel"
 LONG = "a capture interface of 1600 bytes gets the longest frames too"
 SHORT = "a capture interface of 1500 bytes loses the longest frames and gets the rest"
-
-
-@dataclass(frozen=True)
-class Case:
-    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
-
-    edit: Callable[[dict[str, Any]], None]
-    scenario: str
-    at: str
-    says: str
 
 
 def _mirror(lab: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edited_lab import written
+from edited_lab import Case, written
 from small_lab import own_name, standing
 
 from harness import bird
@@ -27,16 +27,6 @@ pytestmark = pytest.mark.live
 PLATFORM = "platform-bgp"
 BLOCKS = "the proxy knows one block of each node"
 SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
-
-    edit: Callable[[dict[str, Any]], None]
-    scenario: str
-    at: str
-    says: str
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edited_lab import written
+from edited_lab import Case, written
 from small_lab import own_name, standing
 
 if TYPE_CHECKING:
@@ -16,16 +15,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.live
 
 LAB = "rotation"
-
-
-@dataclass(frozen=True)
-class Case:
-    """An edit of the lab, the scenario that must notice, and what one of its reasons must say at which hop."""
-
-    edit: Callable[[dict[str, Any]], None]
-    scenario: str
-    at: str
-    says: str
 
 
 def _fault(name: str) -> Callable[[dict[str, Any]], None]:
