@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any, Literal
 
+from harness import lookup
 from harness.evidence import Sighting
-from harness.identity import Leaf
-from harness.plan import Bindings, File, counter_name
+from harness.identity import Certificates, Leaf
+from harness.plan import Bindings, File, Plan, Runtime, counter_name
 from harness.programs.fivetuple import FiveTuple
 from harness.sightings import facts_of, tcp
 
@@ -125,6 +126,24 @@ def authorization(allow: Sequence[str] | None) -> tuple[str, tuple[Rule, ...]]:
     if allow is None:
         return "any-identity", (Rule(permit=True, spiffe_prefix="spiffe://"),)
     return AUTHORIZATION_POLICY, tuple(Rule(permit=True, spiffe_id=identity) for identity in allow)
+
+
+def mesh_envoy(
+    name: str, server: VirtualServer, plan: Plan, bindings: Bindings, certificates: Certificates
+) -> Runtime:
+    """Return an Envoy of the mesh with one virtual server, as program `envoy`; it trusts the mesh's roots."""
+    proxy = Proxy(
+        name=name,
+        folder=bindings.folder(name),
+        python=bindings.python,
+        programs=f"{bindings.directory}/programs",
+        trust=certificates.roots["mesh"],
+        virtual_servers=(server,),
+        policies={server.policy: server.rules},
+        rotates=plan.lab.mesh.certificates.rotate,
+    )
+    found: Runtime = lookup.find("engines", "envoy").render(proxy)
+    return replace(found, programs=tuple(replace(program, name="envoy") for program in found.programs))
 
 
 def files_of(proxy: Proxy) -> tuple[File, ...]:

@@ -8,12 +8,11 @@ unless an AuthorizationPolicy (`allow`) says who (Istio, tasks "Egress Gateways"
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness import lookup
 from harness.lab import Workload
-from harness.proxy import CLIENT_CERTIFICATE, Proxy, VirtualServer, authorization
+from harness.proxy import CLIENT_CERTIFICATE, VirtualServer, authorization, mesh_envoy
 
 if TYPE_CHECKING:
     from harness.evidence import Sighting
@@ -52,18 +51,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         forward_to=f"{bindings.address(plan.node(target))}:{port}",
         bind=None,
     )
-    proxy = Proxy(
-        name=node.name,
-        folder=bindings.folder(node.name),
-        python=bindings.python,
-        programs=f"{bindings.directory}/programs",
-        trust=certificates.roots["mesh"],
-        virtual_servers=(server,),
-        policies={policy: rules},
-        rotates=plan.lab.mesh.certificates.rotate,
-    )
-    found: Runtime = lookup.find("engines", "envoy").render(proxy)
-    return replace(found, programs=tuple(replace(program, name="envoy") for program in found.programs))
+    return mesh_envoy(node.name, server, plan, bindings, certificates)
 
 
 def read_log(node: Node, program: str, lines: Sequence[tuple[int, str]]) -> Iterator[Sighting]:

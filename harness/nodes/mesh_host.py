@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Literal
 
 from harness import lookup
@@ -18,7 +17,7 @@ from harness.identity import Certificates, Request
 from harness.lab import Lab, Outside, Port, SpiffeId
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime
 from harness.plan import File as NodeFile
-from harness.proxy import CLIENT_CERTIFICATE, Proxy, VirtualServer, authorization
+from harness.proxy import CLIENT_CERTIFICATE, VirtualServer, authorization, mesh_envoy
 from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
@@ -83,21 +82,13 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         forward_to=f"{LOOPBACK}:{spec.port}",
         bind=None,
     )
-    folder = bindings.folder(node.name)
-    proxy = Proxy(
-        name=node.name,
-        folder=folder,
-        python=bindings.python,
-        programs=f"{bindings.directory}/programs",
-        trust=certificates.roots["mesh"],
-        virtual_servers=(server,),
-        policies={policy: rules},
-        rotates=plan.lab.mesh.certificates.rotate,
-    )
-    envoy: Runtime = lookup.find("engines", "envoy").render(proxy)
-    envoy = replace(envoy, programs=tuple(replace(program, name="envoy") for program in envoy.programs))
+    envoy = mesh_envoy(node.name, server, plan, bindings, certificates)
     config = {"name": node.name, "listen": f"{LOOPBACK}:{spec.port}"}
-    argv = (*bindings.python, f"{bindings.directory}/programs/echo.py", f"{folder}/echo.json")
+    argv = (
+        *bindings.python,
+        f"{bindings.directory}/programs/echo.py",
+        f"{bindings.folder(node.name)}/echo.json",
+    )
     return envoy.merged(
         Runtime(
             programs=(Program(SERVER, argv, Ready("log", '"ready"')),),
