@@ -9,7 +9,7 @@ SETUP = Path(__file__).parents[2] / ".ci" / "setup"
 
 
 def missing_packages(libraries: str) -> list[str]:
-    """Return what `missing_packages` of .ci/setup names where every program is there and ldconfig prints `libraries`."""
+    """Return what .ci/setup finds missing where every program is there and ldconfig prints `libraries`."""
     text = SETUP.read_text()
     begin = text.index("missing_packages() {")
     function = text[begin : text.index("\n}\n", begin) + 3]
