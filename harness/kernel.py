@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import netlink, tools
+from harness.agent import syscalls as sys_
 from harness.drivers.netns import sandbox
-from harness.drivers.netns import syscalls as sys_
 from harness.drivers.netns.watcher import NAMESPACES
 from harness.errors import MissingCapability
 

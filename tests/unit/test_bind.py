@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from small_tenants import LAB, plan_of
 
-from harness.drivers.netns.bind import bind, with_block, without_block
+from harness.agent.bind import bind, with_block, without_block
 from harness.errors import InputError
 
 

@@ -10,11 +10,11 @@ from small_tenants import plan_of, pretended_certificates
 
 import harness
 from harness import lookup
+from harness.agent.bind import bind
+from harness.agent.change import difference
+from harness.agent.layout import Layout, Payload, PlacedFile, Start
+from harness.agent.lower import lower
 from harness.drivers import fake
-from harness.drivers.netns.bind import bind
-from harness.drivers.netns.change import difference
-from harness.drivers.netns.layout import Layout, Payload, PlacedFile, Start
-from harness.drivers.netns.lower import lower
 from harness.plan import Runtime, render
 from harness.programs import route_policy
 from harness.scenario_names import words_of

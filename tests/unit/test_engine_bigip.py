@@ -21,7 +21,7 @@ from proxy_bench import PREFIX, PRODUCTPAGE, STRANGER
 from small_tenants import plan_of
 
 from harness import bigip, shipped
-from harness.drivers.netns.bind import bind
+from harness.agent.bind import bind
 from harness.errors import InputError
 from harness.lab import load_lab
 from harness.nodes.egress_proxy import Match, Rule

@@ -14,10 +14,10 @@ import pytest
 from recorded_flows import BEGUN, Story, allowed, dropped, rejected
 from small_tenants import plan_of, pretended_certificates, written
 
+from harness.agent.bind import bind as computed
+from harness.agent.lower import lower as to_namespaces
 from harness.drivers import fake
 from harness.drivers.fake.lower import lower as to_containers
-from harness.drivers.netns.bind import bind as computed
-from harness.drivers.netns.lower import lower as to_namespaces
 from harness.errors import GoneError, InputError
 from harness.plan import Bindings, Plan, Runtime, render
 from harness.programs.probe import Probe

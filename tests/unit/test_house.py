@@ -73,6 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ways_out",),
     ("explain", "report", "comparison"),
     ("reports", "bypass"),
+    ("agent",),  # from plans to what stands where nodes are; embedded by drivers
     ("drivers",),
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
     ("doctor", "commands"),
@@ -282,7 +283,7 @@ def test_each_heavy_package_has_one_door(package: str) -> None:
 
 def test_the_lab_process_has_one_child_table() -> None:
     """Nothing that the lab process loads imports `subprocess` or asyncio: a second reaper eats exit statuses."""
-    loaded, waiting = set(), ["drivers.netns.lab_process"]
+    loaded, waiting = set(), ["drivers.netns.first_process"]
     while waiting:
         name = waiting.pop()
         if name in loaded:
@@ -293,7 +294,7 @@ def test_the_lab_process_has_one_child_table() -> None:
         packages = [name.rpartition(".")[0]]
         waiting += [other for _, other in ours(modules()[name], top=True)]
         waiting += [package for package in packages if package]
-    assert "drivers.netns.children" in loaded
+    assert "agent.children" in loaded
 
 
 def test_modules_stay_small() -> None:

@@ -6,9 +6,9 @@ from ipaddress import ip_interface, ip_network
 
 from small_tenants import LAB, plan_of, pretended_certificates
 
-from harness.drivers.netns.bind import bind
-from harness.drivers.netns.layout import Layout, Space
-from harness.drivers.netns.lower import lower, next_hop
+from harness.agent.bind import bind
+from harness.agent.layout import Layout, Space
+from harness.agent.lower import lower, next_hop
 from harness.plan import render
 
 LINE = """\

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.drivers.netns.change import difference
-from harness.drivers.netns.layout import Layout, Nic, Payload, PlacedFile, Space, Start
+from harness.agent.change import difference
+from harness.agent.layout import Layout, Nic, Payload, PlacedFile, Space, Start
 
 ROUTES = PlacedFile("gateway", "/run/lab/gateway/routes.json", "80/20", 0o644, live=True)
 CONFIG = PlacedFile("gateway", "/run/lab/gateway/envoy.json", "{}", 0o644)

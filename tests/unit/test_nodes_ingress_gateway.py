@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_tenants import LAB, Rendered, plan_of, pretended_certificates
 
-from harness.drivers.netns.bind import bind
-from harness.drivers.netns.lower import lower
+from harness.agent.bind import bind
+from harness.agent.lower import lower
 from harness.identity import Request
 from harness.nodes import ingress_gateway, workload
 from harness.plan import Node, entrances, make_plan, render

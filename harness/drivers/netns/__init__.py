@@ -43,6 +43,6 @@ def down(name: str) -> None:
 
 def binding(plan: Plan) -> Bindings:
     """Return the addresses of a plan; this driver computes them, so no lab need be up."""
-    from harness.drivers.netns.state import binding as computed  # noqa: PLC0415
+    from harness.agent.state import binding as computed  # noqa: PLC0415
 
     return computed(plan)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import ready
-from harness.drivers.netns import syscalls as sys_
+from harness.agent import PROTOCOL
+from harness.agent import syscalls as sys_
 from harness.drivers.netns.launch import crash_report
-from harness.drivers.netns.watcher import PROTOCOL, control_name
+from harness.drivers.netns.watcher import control_name
 from harness.errors import GoneError, LabError
 
 _PREFIX = "@egresslab/"

@@ -14,10 +14,10 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
 
-from harness.drivers.netns.change import difference
+from harness.agent.change import difference
+from harness.agent.state import State, first_state, payload_of
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
-from harness.drivers.netns.state import State, first_state, payload_of
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan

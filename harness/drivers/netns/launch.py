@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.agent.state import PACKAGE, State, payload_of
 from harness.drivers.netns import watcher
-from harness.drivers.netns.state import PACKAGE, State, payload_of
 from harness.errors import MissingCapability, StartError
 
 

@@ -6,10 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.drivers.netns import syscalls as sys_
-
-PRIVATE = "/run/egresslab"
-"""Where everything that the lab writes lies, in memory, inside the sandbox."""
+from harness.agent import syscalls as sys_
+from harness.agent.folders import PRIVATE, outermost
 
 _MEMORY = ("run", "tmp", "home", "root", "dev/shm", "var/tmp")
 _HOSTS = "127.0.0.1 localhost\n"
@@ -74,15 +72,6 @@ def enter(keep: tuple[str, ...]) -> None:
         Path(PRIVATE).mkdir(exist_ok=True)
     except OSError as error:
         raise Refused(step, str(error.strerror)) from error
-
-
-def outermost(paths: tuple[str, ...]) -> list[str]:
-    """Return the real paths among these that lie in none of the others."""
-    chosen: list[str] = []
-    for path in sorted({os.path.realpath(path) for path in paths}):
-        if not any(path == outer or path.startswith(outer + "/") for outer in chosen):
-            chosen.append(path)
-    return chosen
 
 
 def _make_etc(root: str) -> None:

@@ -18,7 +18,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from harness.drivers.netns import syscalls as sys_
+from harness.agent import syscalls as sys_
 
 NAMESPACES = (
     sys_.CLONE_NEWUSER
@@ -29,8 +29,6 @@ NAMESPACES = (
     | sys_.CLONE_NEWIPC
 )
 RELEASE = b"R"
-PROTOCOL = 1
-"""The number of the control protocol; both sides must speak the same."""
 _CRASH_BYTES = 64 * 1024
 
 
@@ -144,9 +142,9 @@ def _middle(  # noqa: PLR0913 - as _start
             if select.select([alive], [], [], 0)[0]:
                 os._exit(1)
             _print_to(stderr)
-            from harness.drivers.netns import lab_process  # noqa: PLC0415 - PID 1 alone pays for it
+            from harness.drivers.netns import first_process  # noqa: PLC0415 - PID 1 alone pays for it
 
-            os._exit(lab_process.main(lab, owner, payload, status, control))
+            os._exit(first_process.main(lab, owner, payload, status, control))
         link.send(f"started {first}".encode())
     except OSError as error:
         with suppress(OSError):

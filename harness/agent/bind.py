@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 from types import MappingProxyType
 
-from harness.drivers.netns.sandbox import PRIVATE
+from harness.agent.folders import PRIVATE
 from harness.egress_ways import pool_of
 from harness.errors import InputError
 from harness.lab import Pool

@@ -1,28 +1,22 @@
-"""The lab process, PID 1 of the sandbox: builds what the payload says, starts the programs, serves control."""
+"""The lab process: builds what the payload says, starts the programs and reaps them, records what there is to see."""
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 import resource
-import signal
-import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness.drivers.netns import sandbox
-from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.build import Built, Network
-from harness.drivers.netns.children import Children, Command, Worker
-from harness.drivers.netns.layout import Layout, Payload, PlacedFile, Start
-from harness.drivers.netns.readiness import Failed, Running, until_ready
-from harness.drivers.netns.recorder import NFLOG_GROUP, Recorder
+from harness.agent import syscalls as sys_
+from harness.agent.build import Built, Network
+from harness.agent.children import Children, Command, Worker
+from harness.agent.folders import PRIVATE
+from harness.agent.layout import Layout, Payload, PlacedFile, Start
+from harness.agent.readiness import Failed, Running, until_ready
+from harness.agent.recorder import NFLOG_GROUP, Recorder
 from harness.netlink import NetlinkError, Socket
 from harness.programs.conntrack import Events
 from harness.programs.nflog import Listener
@@ -30,7 +24,7 @@ from harness.programs.nft import NftError
 from harness.programs.tap import Tap
 
 _TAP_THREADS = 8
-_HOSTS = f"{sandbox.PRIVATE}/hosts"
+_HOSTS = f"{PRIVATE}/hosts"
 _ALL_BLOCKS, _FEWEST_BLOCKS, _MOST_BLOCKS = 1024, 4, 128
 """Blocks of 128 KB, for all rings of a lab (128 MB) and for one. Each is given to us 8 ms after its first frame at the
 latest: of 100 blocks a ring bridges 0.8 s, in which a busy machine may run others than us.
@@ -172,43 +166,3 @@ def write_file(file: PlacedFile) -> None:
 def write_hosts(layout: Layout) -> None:
     """Write the sandbox's own host table: the nodes outside pods."""
     Path(_HOSTS).write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")
-
-
-def main(name: str, owner: int, payload_fd: int, status: int, control: socket.socket) -> int:
-    """Run the lab until told to stop; what goes wrong before it stands goes to the status pipe in one line."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    begun = time.monotonic()
-    try:
-        with os.fdopen(payload_fd, "rb") as file:
-            payload: Payload = pickle.load(file)  # noqa: S301 - written by our own parent, through a descriptor
-        sandbox.enter(payload.keep)
-        socket.sethostname(name[:63])
-        os.environ["PATH"] = payload.path
-        lab = Lab(payload)
-        lab.stop = stop
-        lab.phases.append(("sandbox", time.monotonic() - begun))
-        lab.stand_up()
-    except sandbox.Refused as error:
-        _tell(status, error=str(error), kind="refused")
-        return 1
-    except Failed as error:
-        _tell(status, error=str(error), kind="failed")
-        return 1
-    except Exception:  # noqa: BLE001 - a defect of ours; the watcher hands the traceback to the crash report
-        traceback.print_exc(file=sys.stderr)
-        _tell(status, error="the lab process failed; this is a defect of egresslab", kind="defect")
-        return 1
-    from harness.drivers.netns.control import Server  # noqa: PLC0415 - needed only once the lab stands
-
-    Server(lab, owner, control).start()
-    _tell(status, ready=True, phases=lab.phases)
-    os.close(status)
-    stop.wait()
-    return 0
-
-
-def _tell(status: int, **facts: object) -> None:
-    os.write(status, json.dumps(facts).encode() + b"\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from harness.drivers.netns.layout import Neighbour, Payload, PlacedFile, Route, Space, Start
+from harness.agent.layout import Neighbour, Payload, PlacedFile, Route, Space, Start
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from types import MappingProxyType
 
 import harness
 from harness import tools
-from harness.drivers.netns.bind import bind, with_block, without_block
-from harness.drivers.netns.layout import Payload, PlacedFile, Start
-from harness.drivers.netns.lower import lower
-from harness.drivers.netns.sandbox import PRIVATE
+from harness.agent.bind import bind, with_block, without_block
+from harness.agent.folders import PRIVATE
+from harness.agent.layout import Payload, PlacedFile, Start
+from harness.agent.lower import lower
 from harness.errors import MissingCapability
 from harness.identity import Certificates, issue, reissued, successions
 from harness.plan import Bindings, Plan, Runtime, certificates_of, render

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import netlink, ready
-from harness.drivers.netns.build import Built, route_message
-from harness.drivers.netns.change import Change, Kept
-from harness.drivers.netns.layout import Start
-from harness.drivers.netns.readiness import Failed, Running, until_ready
+from harness.agent.build import Built, route_message
+from harness.agent.change import Change, Kept
+from harness.agent.layout import Start
+from harness.agent.readiness import Failed, Running, until_ready
 
 if TYPE_CHECKING:
-    from harness.drivers.netns.lab_process import Lab
+    from harness.agent.lab_process import Lab
 
 _END_SECONDS = 5.0
 _LONGEST_HANDSHAKE = 0.5
@@ -32,7 +32,7 @@ def alter(lab: Lab, change: Change) -> None:
     Raises Failed when a program does not end or does not get ready, NftError or NetlinkError when the kernel
     refuses a part.
     """
-    from harness.drivers.netns.lab_process import write_file, write_hosts  # noqa: PLC0415 - it imports us
+    from harness.agent.lab_process import write_file, write_hosts  # noqa: PLC0415 - it imports us
 
     network = lab.network
     if network is None:

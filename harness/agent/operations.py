@@ -15,19 +15,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
-from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.alter import alter, end_program, set_link
-from harness.drivers.netns.build import hosts_of
-from harness.drivers.netns.change import Change
-from harness.drivers.netns.children import NOT_FOUND, Child, Command
-from harness.drivers.netns.readiness import Failed, until_ready
+from harness.agent import syscalls as sys_
+from harness.agent.alter import alter, end_program, set_link
+from harness.agent.build import hosts_of
+from harness.agent.change import Change
+from harness.agent.children import NOT_FOUND, Child, Command
+from harness.agent.readiness import Failed, until_ready
 from harness.programs import bird_control
 from harness.programs.nft import NftError
 from harness.programs.probe import Engine, Probe, Resolver
 from harness.programs.tap import send_nonce
 
 if TYPE_CHECKING:
-    from harness.drivers.netns.lab_process import Lab
+    from harness.agent.lab_process import Lab
 
 _ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "TERM": "xterm"}
 

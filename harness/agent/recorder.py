@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import netlink
-from harness.drivers.netns import syscalls as sys_
+from harness.agent import syscalls as sys_
 from harness.errors import LostEvidence
 from harness.programs.conntrack import Events
 from harness.programs.nflog import Listener

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import ready
-from harness.drivers.netns.build import Built
-from harness.drivers.netns.children import Child
-from harness.drivers.netns.layout import Start
-from harness.drivers.netns.recorder import Recorder
+from harness.agent.build import Built
+from harness.agent.children import Child
+from harness.agent.layout import Start
+from harness.agent.recorder import Recorder
 from harness.programs.bird_control import BirdError, ask
 
 _LISTEN = "0A"

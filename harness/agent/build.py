@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from harness import netlink
-from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.children import Place, Worker
-from harness.drivers.netns.layout import Layout, Nic, Route, Space, Tunnel
-from harness.drivers.netns.sandbox import PRIVATE, outermost
+from harness.agent import syscalls as sys_
+from harness.agent.children import Place, Worker
+from harness.agent.folders import PRIVATE, outermost
+from harness.agent.layout import Layout, Nic, Route, Space, Tunnel
 from harness.programs.nft import Nft
 
 _OWN_MEMORY = (("/tmp", 1777), ("/var/tmp", 1777), ("/dev/shm", 1777), ("/root", 755), ("/home", 755))  # noqa: S108

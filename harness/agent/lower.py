@@ -7,9 +7,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from harness import bird
-from harness.drivers.netns import interfaces
-from harness.drivers.netns.layout import Layout, Neighbour, Nic, Route, Space
-from harness.drivers.netns.tunnels import Tunnels
+from harness.agent import interfaces
+from harness.agent.layout import Layout, Neighbour, Nic, Route, Space
+from harness.agent.tunnels import Tunnels
 from harness.overlay_checks import overlaid
 from harness.plan import Bindings, Node, Plan, Runtime, entrances, pod_names
 

@@ -14,12 +14,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, netlink
-from harness.drivers.netns import syscalls as sys_
-from harness.drivers.netns.operations import Operations, Wrong
-from harness.drivers.netns.watcher import PROTOCOL
+from harness.agent import PROTOCOL
+from harness.agent import syscalls as sys_
+from harness.agent.operations import Operations, Wrong
 
 if TYPE_CHECKING:
-    from harness.drivers.netns.lab_process import Lab
+    from harness.agent.lab_process import Lab
 
 _MOST_DESCRIPTORS = 3
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from harness.drivers.netns import interfaces
-from harness.drivers.netns.layout import Neighbour, Route, Tunnel
+from harness.agent import interfaces
+from harness.agent.layout import Neighbour, Route, Tunnel
 from harness.overlay_checks import OVERHEAD, OVERLAY_TAP, OVERLAY_VNI, overlaid
 from harness.plan import Bindings, Mirror, Node, Plan, Runtime
 
