@@ -63,7 +63,8 @@ class Network:
         """Make the fabric; `keep` are folders outside the private one that programs in pods need too."""
         self.spaces: dict[str, Built] = {}
         self._worker = worker
-        self._keep = keep
+        self._keep = tuple(outermost(keep))
+        self._groups = _groups()
         self._port = _FIRST_PORT
         self._fabric = netlink.Socket()
         for scope in (
@@ -90,7 +91,7 @@ class Network:
         """Make namespaces and everything in them."""
         made = []
         for space in spaces:
-            call = partial(_make_space, space, self._worker, self._keep)
+            call = partial(_make_space, space, self._worker, self._keep, self._groups)
             self.spaces[space.name] = self._worker.call(call)
             made.append(self.spaces[space.name])
         batch: list[netlink.Message] = []
@@ -214,12 +215,12 @@ def route_message(built: Built, route: Route, *, again: bool = False) -> netlink
     )
 
 
-def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
+def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str) -> Built:
     """Make a namespace, in the worker's thread, which is home again when this returns."""
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _write_sysctl("net.ipv4.ping_group_range", _groups())
+        _write_sysctl("net.ipv4.ping_group_range", groups)
         for name, value in space.sysctls:
             _write_sysctl(name, value)
         # these sockets stay in this namespace for good
@@ -232,7 +233,11 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
 
 def _write_sysctl(name: str, value: str) -> None:
     try:
-        Path("/proc/sys", name.replace(".", "/")).write_text(value, encoding="ascii")
+        fd = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise OSError(error.errno, f"sysctl {name} = {value}: {error.strerror}") from error
 
@@ -266,7 +271,7 @@ def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
 
 def _cover(place: str, mode: str, keep: tuple[str, ...]) -> None:
     """Mount fresh memory on a folder, with only the named folders below it shown again."""
-    shown = {path: os.open(path, os.O_PATH) for path in outermost(keep) if path.startswith(place + "/")}
+    shown = {path: os.open(path, os.O_PATH) for path in keep if path.startswith(place + "/")}
     sys_.mount("tmpfs", place, "tmpfs", sys_.MS_NOSUID, mode)
     for path, fd in shown.items():
         Path(path).mkdir(parents=True)

@@ -74,7 +74,10 @@ class Recorder:
         self._counting = threading.Lock()
         self._block_bytes = 0
         self.changed = threading.Condition()
-        threading.Thread(target=self._run, name="record", daemon=True).start()
+        self._wake, self._over = os.eventfd(0), False
+        self._register(self._wake, lambda: None)
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread.start()
 
     def watch(self, node: str, tap: Tap | None, conntrack: Events, nflog: Listener) -> None:
         """Record a node from now on."""
@@ -117,6 +120,13 @@ class Recorder:
                 with suppress(OSError):  # it failed before, and was taken out then
                     self._poll.unregister(source.fileno())
                 source.close()
+
+    def end(self) -> list[Tap]:
+        """Record nothing more, and return the taps, for the caller to close."""
+        self._over = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        return list(self._taps.values())
 
     def watch_output(self, program: str, pipe: int) -> int:
         """Record what a program prints, line by line, with the time at which each line was read.
@@ -250,7 +260,7 @@ class Recorder:
                     kept.give_up(half)
 
     def _run(self) -> None:
-        while True:
+        while not self._over:
             for fd, _ in self._poll.poll():
                 handler = self._handlers.get(fd)
                 try:

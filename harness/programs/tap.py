@@ -82,11 +82,17 @@ class Tap:
             self._socket.setsockopt(_SOL_PACKET, _VERSION, _V3)
             frames_in_all = block_size * blocks // _FRAME_SIZE
             ring = struct.pack("=7I", block_size, blocks, _FRAME_SIZE, frames_in_all, _RETIRE_MS, 0, 0)
-            self._socket.setsockopt(_SOL_PACKET, _RX_RING, ring)
+            self._set_ring(ring)
             self._ring = mmap.mmap(self._socket.fileno(), block_size * blocks, mmap.MAP_SHARED)
         except BaseException:
             self._socket.close()
             raise
+
+    def _set_ring(self, ring: bytes) -> None:
+        """Make the ring; the kernel waits for every processor, and Python's own setsockopt lets no thread run then."""
+        if _libc.setsockopt(self._socket.fileno(), _SOL_PACKET, _RX_RING, ring, len(ring)):
+            number = ctypes.get_errno()
+            raise OSError(number, f"make a packet ring: {os.strerror(number)}")
 
     def __enter__(self) -> Self:
         return self

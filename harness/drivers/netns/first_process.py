@@ -51,6 +51,7 @@ def main(name: str, owner: int, payload_fd: int, status: int, control: socket.so
     _tell(status, ready=True, phases=lab.phases)
     os.close(status)
     stop.wait()
+    lab.close()
     return 0
 
 
