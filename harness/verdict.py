@@ -1,7 +1,8 @@
 """held, broken or unknown: the findings of every check of a scenario, and what follows from them.
 
 Broken outweighs unknown (something was positively seen that must not be), unknown outweighs held (evidence that is
-missing proves nothing).
+missing proves nothing). Where the machine's clock was set meanwhile, nobody knows the order of things,
+and nothing else counts.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def judge_all(expect: Expect, observed: Sequence[tuple[Evidence, Passport]]) -> 
 
 
 def conclude(findings: list[Finding]) -> Verdict:
-    """Return the verdict that findings add up to; none at all is unknown."""
+    """Return the verdict that findings add up to; none at all is unknown, and so is all when the clock was set."""
+    if any(finding.check == "clock" for finding in findings):
+        return Verdict("unknown", tuple(finding for finding in findings if finding.check == "clock"))
     states = {finding.state for finding in findings}
     state: State = (
         "broken" if "broken" in states else "unknown" if "unknown" in states or not states else "held"
@@ -99,6 +102,8 @@ def _lab_is_well(evidence: Evidence) -> Iterator[Finding]:
 
 def _evidence_is_whole(outcome: Outcome, evidence: Evidence) -> Iterator[Finding]:
     """Yield what was lost at any hop that the scenario speaks of."""
+    if (reason := evidence.recorded.lost.get("clock")) is not None:
+        yield Finding("clock", "unknown", "the lab", "one clock for all witnesses", reason)
     hops = {*getattr(outcome, "path", ()), *getattr(outcome, "unseen_by", ()), getattr(outcome, "at", "")}
     for hop in sorted(hops):
         gap = evidence.lost_at(hop)

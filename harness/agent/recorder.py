@@ -36,6 +36,21 @@ _LOSSES = {
 
 Mark = dict[str, dict[str, int]]
 
+_CLOCK_SET_NS = 1_000_000
+"""A step of the clock by more than this counts; how well two clocks can be read together is some microseconds."""
+
+
+def clock_offset() -> int:
+    """Return by how much the wall clock is ahead of the monotonic one, in ns; it changes only when the clock is set.
+
+    The kernel slews both alike (clock_gettime(2)). Of several readings the one that was interrupted least counts.
+    """
+    readings = []
+    for _ in range(5):
+        begin, wall, end = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        readings.append((end - begin, wall - (begin + end) // 2))
+    return min(readings)[1]
+
 
 @dataclass
 class _Series:
@@ -163,7 +178,7 @@ class Recorder:
                 kind: {name: series.end for name, series in named.items()}
                 for kind, named in self._series.items()
             }
-        return ends | {"lost": lost}
+        return ends | {"lost": lost, "clock": {"offset": clock_offset()}}
 
     def since(self, mark: Mark, kinds: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
         """Return what was recorded since a mark, without series that gained nothing."""
@@ -188,7 +203,12 @@ class Recorder:
     def lost(self, mark: Mark) -> dict[str, str]:
         """Return, by node or program, what evidence was lost since a mark."""
         before = mark.get("lost", {})
+        moved = clock_offset() - mark["clock"]["offset"] if "clock" in mark else 0
         lost = {f"source {fd}": reason for fd, reason in self._failed.items()}
+        if abs(moved) > _CLOCK_SET_NS:
+            lost["clock"] = (
+                f"the machine's clock was set by {moved / 1e6:+.1f} ms: no order of events is certain"
+            )
         for source, count in self._losses().items():
             if count > before.get(source, 0):
                 node, _, what = source.rpartition(" ")

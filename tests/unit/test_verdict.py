@@ -73,6 +73,16 @@ def test_a_loss_at_the_source_matters_always() -> None:
     assert verdict_on(recorded(told(BLUE), lost={"source": "the recorder stalled"})).state == "unknown"
 
 
+def test_a_clock_that_was_set_makes_all_unknown() -> None:
+    """Witnesses are joined by time, so that a step of the clock undoes what was seen, a broken flow included."""
+    broken = recorded(told(BLUE), ended={"tinyproxy tinyproxy": 1})
+    assert verdict_on(broken).state == "broken"
+    verdict = verdict_on(
+        recorded(told(BLUE), ended={"tinyproxy tinyproxy": 1}, lost={"clock": "set by +250.0 ms"})
+    )
+    assert str(verdict) == "unknown: at the lab: expected one clock for all witnesses; seen: set by +250.0 ms"
+
+
 def test_a_sidecars_loss_is_its_pods() -> None:
     """A path's `sidecar` is in the client's pod: what that pod's records lost makes it unknown."""
     assert verdict_on(recorded(told(RED), lost={"red/client sidecar": "lines"})).state == "unknown"
