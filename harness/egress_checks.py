@@ -94,7 +94,7 @@ def _way(way: Way, egress: Egress, cluster: Cluster, lab: Lab) -> _Found:
     if way.network not in lab.networks:
         yield ("network",), f"unknown network {way.network!r}; {nearest(way.network, list(lab.networks))}"
         return
-    if way.network == cluster.network:
+    if way.network in cluster.networks:
         yield ("network",), f"{way.network!r} is the nodes' own network; a shim's is another"
     gateway = lab.outside.get(egress.gateway)
     if gateway is not None and gateway.kind == GATEWAY and way.network not in gateway.on:

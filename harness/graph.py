@@ -133,8 +133,8 @@ def _quoted(text: str) -> str:
 
 def _networks(plan: Plan) -> Iterator[str]:
     """Yield the networks in the order of the file, the cluster's own first."""
-    own = plan.lab.cluster.network if plan.lab.cluster else None
-    yield from sorted(plan.lab.networks, key=lambda name: name != own)
+    own = plan.lab.cluster.networks if plan.lab.cluster else ()
+    yield from sorted(plan.lab.networks, key=lambda name: name not in own)
 
 
 def _cidr(plan: Plan, network: str) -> str:

@@ -19,6 +19,7 @@ from harness.lab_model import (
     Bgp,
     Certificate,
     Cluster,
+    ClusterNode,
     Database,
     Destination,
     EgressGateway,
@@ -30,7 +31,6 @@ from harness.lab_model import (
     Network,
     Outside,
     Peer,
-    Pool,
     Route,
     Service,
     Workload,
@@ -53,6 +53,7 @@ from harness.lab_words import (
     SpiffeId,
     Word,
 )
+from harness.pool_model import Pool
 from harness.route_checks import GATEWAY, GATEWAYS
 from harness.validation import examine
 
@@ -72,6 +73,7 @@ __all__ = [
     "Certificate",
     "Cidr",
     "Cluster",
+    "ClusterNode",
     "Database",
     "Destination",
     "EgressGateway",

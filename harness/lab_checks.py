@@ -103,8 +103,8 @@ def _ranges(lab: Lab) -> Found:
 def _all_attachments(lab: Lab) -> Iterator[tuple[tuple[str | int, ...], str, str, Attachment]]:
     """Yield the place, node, network and attachment of each node that is on a network."""
     if lab.cluster is not None:
-        for name, attachment in lab.cluster.nodes.items():
-            yield ("cluster", "nodes", name), name, lab.cluster.network, attachment
+        for name, placed in lab.cluster.nodes.items():
+            yield ("cluster", "nodes", name), name, lab.cluster.network_of(name), placed
     for name, spec in lab.outside.items():
         for network, attachment in spec.on.items():
             yield ("outside", name, "on", network), name, network, attachment
@@ -116,8 +116,9 @@ def _attachments(lab: Lab) -> Found:
         yield ("cluster", "network"), f"unknown network {lab.cluster.network!r}; {known}"
     for place, _, network, attachment in _all_attachments(lab):
         if network not in lab.networks:
-            if place[0] == "outside":
-                yield place, f"unknown network {network!r}; {nearest(network, list(lab.networks))}"
+            if place[0] == "outside" or getattr(attachment, "network", None) is not None:
+                key = place if place[0] == "outside" else (*place, "network")
+                yield key, f"unknown network {network!r}; {nearest(network, list(lab.networks))}"
         elif attachment.address is not None:
             cidr = lab.networks[network].cidr
             if attachment.address not in cidr:

@@ -31,6 +31,7 @@ from harness.lab_words import (
     Word,
     shown,
 )
+from harness.pool_model import Pool
 
 
 def _attachments(value: Any) -> Any:
@@ -71,17 +72,17 @@ Attachments = Annotated[
 ]
 
 
-class Pool(Entry):
-    """A Calico IPPool: pod addresses are taken from it in blocks, one or more per node.
+class ClusterNode(Attachment):
+    """A cluster node's place: on the cluster's network, unless it names another."""
 
-    The pods of `namespaces` get theirs from it; those of namespaces that no pool names, from the first.
-    """
+    network: Name | None = None
 
-    cidr: Cidr
-    block: Annotated[int, Field(ge=20, le=32, strict=True)] = 26
-    overlay: Literal["none", "vxlan"] = "none"
-    nat_outgoing: Flag = True
-    namespaces: Labels = ()
+
+ClusterNodes = Annotated[
+    dict[Name, ClusterNode],
+    Field(min_length=1),
+    BeforeValidator(_attachments, json_schema_input_type=dict[Name, ClusterNode] | list[Name]),
+]
 
 
 Asn = Annotated[int, Field(ge=1, le=4294967294, strict=True)]
@@ -119,12 +120,21 @@ class Bgp(Entry):
 class Cluster(Entry):
     """The cluster's nodes, address pools and routing."""
 
-    nodes: Attachments
+    nodes: ClusterNodes
     network: Name = "nodes"
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     services_cidr: Cidr
     bgp: Bgp | None = None
     egress: Egress | None = None
+
+    def network_of(self, node: str) -> str:
+        """Return the network that a cluster node is on; raises KeyError."""
+        return self.nodes[node].network or self.network
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that the cluster's nodes are on, its own first."""
+        return tuple(dict.fromkeys((self.network, *map(self.network_of, self.nodes))))
 
 
 class Authority(Entry):

@@ -9,26 +9,48 @@ from harness import lookup
 
 if TYPE_CHECKING:
     from harness.lab_model import Cluster, Lab
+    from harness.pool_model import Overlay, Pool
 
     Found = Iterator[tuple[tuple[str | int, ...], str]]
 
 OVERLAY_VNI = 4096
 """The VNI of Calico's VXLAN (FelixConfiguration, vxlanVNI); its port is IANA's 4789 (RFC 7348)."""
-OVERHEAD = 50
-"""What VXLAN adds to an IP packet: inner Ethernet 14, VXLAN 8, UDP 8, outer IPv4 20 bytes (RFC 7348, section 5)."""
-OVERLAY_TAP = "vxlan"
-"""The tap of a cluster node's VXLAN device, as `NODE.vxlan`."""
+
+OVERHEAD = {"none": 0, "vxlan": 50}
+"""What an overlay adds to an IP packet, in bytes.
+
+VXLAN: inner Ethernet 14, VXLAN 8, UDP 8, outer IPv4 20 (RFC 7348, section 5).
+"""
 
 
-def overlaid(lab: Lab) -> bool:
-    """Say whether pods reach each other through an overlay: all pools have it, or none."""
-    return lab.cluster is not None and next(iter(lab.cluster.pools.values())).overlay == "vxlan"
+def encapsulations(cluster: Cluster) -> tuple[Overlay, ...]:
+    """Return what pods' packets are wrapped in, of all pools; each once, and without `none`."""
+    found = dict.fromkeys(pool.encapsulation for pool in cluster.pools.values())
+    return tuple(one for one in found if one != "none")
+
+
+def overhead(cluster: Cluster) -> int:
+    """Return by how many bytes pods' packets are shorter than the nodes' network allows: for the longest overlay.
+
+    Calico has one MTU for all pods too (projectcalico.docs, "Configure MTU to maximize network performance").
+    """
+    return max(OVERHEAD[one] for one in ("none", *encapsulations(cluster)))
+
+
+def pools_with_ends(cluster: Cluster) -> tuple[str, ...]:
+    """Return the names of the pools of which every node has a block, be it only for its end of an overlay."""
+    return tuple(dict.fromkeys(filter(None, (pool_with(one, cluster) for one in encapsulations(cluster)))))
+
+
+def pool_with(encapsulation: Overlay, cluster: Cluster) -> str | None:
+    """Return the name of the pool from which nodes' ends of such an overlay have their addresses, if there is any."""
+    return next((name for name, one in cluster.pools.items() if one.encapsulation == encapsulation), None)
 
 
 def tunnel_taps(node: str, lab: Lab) -> tuple[str, ...]:
     """Return what the taps of a node's tunnels are called behind `NODE.`: its end of an overlay, and of mirrors."""
     if lab.cluster is not None and node in lab.cluster.nodes:
-        return (OVERLAY_TAP,) if overlaid(lab) else ()
+        return encapsulations(lab.cluster)
     spec = lab.outside.get(node)
     own = getattr(lookup.find("nodes", spec.kind), "taps", None) if spec else None
     return tuple(own(spec)) if own else ()
@@ -46,24 +68,56 @@ def check(lab: Lab) -> Found:
 
 def _cluster(cluster: Cluster, lab: Lab) -> Found:
     for node, attachment in cluster.nodes.items():
-        if message := _too_long(cluster.network, attachment.mtu, lab):
+        if message := _too_long(cluster.network_of(node), attachment.mtu, lab):
             yield ("cluster", "nodes", node, "mtu"), message
-    first = next(iter(cluster.pools.values())).overlay
+    yield from _networks(cluster, lab)
     for name, pool in cluster.pools.items():
-        place = ("cluster", "pools", name, "overlay")
-        if pool.overlay != first:
-            yield place, f"the first pool's overlay is {first!r}; all pools of a lab have the same so far"
-        if pool.overlay == "none":
+        for key, message in _pool(pool, cluster):
+            yield ("cluster", "pools", name, key), message
+
+
+def _networks(cluster: Cluster, lab: Lab) -> Found:
+    """Yield what is wrong with nodes that are on other networks than the cluster's own."""
+    for node, attachment in cluster.nodes.items():
+        network, place = attachment.network, ("cluster", "nodes", node, "network")
+        if network is None or network == cluster.network or network not in lab.networks:
             continue
         if cluster.bgp is not None:
-            yield place, "an overlay's routes are static, not BGP's; leave out 'bgp', or the overlay"
-        if pool.block == 32:
             yield (
                 place,
-                "an overlay takes the first address of each block, so a block must have more than one",
+                "BGP here is between nodes of one network; leave out 'bgp', or the node's own network",
             )
-        if cluster.network == OVERLAY_TAP:
-            yield place, f"a network called {OVERLAY_TAP!r} cannot be told from the overlay at a tap"
+        if network not in _joined(cluster.network, lab):
+            yield place, f"no node outside forwards between {cluster.network!r} and {network!r}"
+
+
+def _joined(network: str, lab: Lab) -> list[str]:
+    """Return the networks that nodes outside join to a network, itself before all."""
+    found = [network]
+    for one in found:
+        for spec in lab.outside.values():
+            if one in spec.on and lookup.find("nodes", spec.kind).FORWARDS:
+                found += [other for other in spec.on if other not in found]
+    return found
+
+
+def _pool(pool: Pool, cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a pool's overlay: the key, and what."""
+    if pool.overlay == "none":
+        if "mode" in pool.model_fields_set and pool.mode != "Never":
+            yield "mode", f"'mode: {pool.mode}' says when packets are wrapped, and 'overlay' not in what"
+        return
+    if pool.mode == "Never":
+        return
+    if cluster.bgp is not None:
+        yield "overlay", "an overlay's routes are static, not BGP's; leave out 'bgp', or the overlay"
+    if pool.block == 32:
+        yield (
+            "overlay",
+            "an overlay takes the first address of each block, so a block must have more than one",
+        )
+    if pool.overlay in cluster.networks:
+        yield "overlay", f"a network called {pool.overlay!r} cannot be told from the overlay at a tap"
 
 
 def _too_long(network: str, mtu: int | None, lab: Lab) -> str | None:

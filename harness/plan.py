@@ -212,7 +212,7 @@ def make_plan(lab: Lab, earlier: Plan | None = None) -> Plan:
     if lab.cluster is not None:
         hosts = tuple(lab.cluster.nodes)
         for name, attachment in lab.cluster.nodes.items():
-            place = ((lab.cluster.network, attachment.address),)
+            place = ((lab.cluster.network_of(name), attachment.address),)
             shims = shims_of(name, lab.cluster)
             nodes.append(Node(name, ("cluster-node",), "cluster-node", place, forwards=True, shims=shims))
         nodes.append(Node(DNS_POD, ("dns",), "pod", host=hosts[0]))

@@ -49,7 +49,7 @@ def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict
         kind: {"table": way.table, "via": str(bindings.addresses[gateway.name, way.network]), "dev": way.shim}
         for kind, way in ways_out(cluster)
     }
-    networks = [cluster.network, *([egress.secondary.network] if egress.secondary else [])]
+    networks = [*cluster.networks, *([egress.secondary.network] if egress.secondary else [])]
     direct = [str(block) for other in plan.cluster_nodes for block in bindings.blocks[other.name]]
     direct += [str(plan.lab.networks[network].cidr) for network in networks]
     watched = [

@@ -100,7 +100,7 @@ def words_of(lab: Lab) -> Words:
     every = tuple(pod.name for pod in pods(lab))
     taps = [f"{name}.{network}" for name, spec in lab.outside.items() for network in spec.on]
     if lab.cluster is not None:
-        taps += [f"{name}.{lab.cluster.network}" for name in lab.cluster.nodes]
+        taps += [f"{name}.{lab.cluster.network_of(name)}" for name in lab.cluster.nodes]
         for _, way in ways_out(lab.cluster):
             taps += [f"{name}.{where}" for name in lab.cluster.nodes for where in (way.network, way.shim)]
     for name in (*outside, *(lab.cluster.nodes if lab.cluster else ())):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from itertools import chain
+from itertools import chain, product
 from types import MappingProxyType
 
 from harness.agent.folders import PRIVATE
 from harness.egress_ways import pool_of
 from harness.errors import InputError
 from harness.lab import Pool
+from harness.overlay_checks import pools_with_ends
 from harness.plan import Bindings, Node, Plan
 
 _INSIDE = IPv4Network("100.64.0.0/16")
@@ -119,6 +120,10 @@ def _pods(
         or [_next_block(free[first], cluster.pools[first].cidr, node.name)]
         for node in plan.cluster_nodes
     }
+    for host, name in product(blocks, pools_with_ends(cluster)):
+        cidr = cluster.pools[name].cidr
+        if not any(block.subnet_of(cidr) for block in blocks[host]):
+            blocks[host].append(_next_block(free[name], cidr, host))
     pods = {
         node.name: pinned.get(node.name) or old.pods[node.name]
         for node in plan.pods

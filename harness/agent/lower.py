@@ -10,7 +10,6 @@ from harness import bird
 from harness.agent import interfaces
 from harness.agent.layout import Layout, Neighbour, Nic, Route, Space
 from harness.agent.tunnels import Tunnels
-from harness.overlay_checks import overlaid
 from harness.plan import Bindings, Node, Plan, Runtime, entrances, pod_names
 
 _GATEWAY = "169.254.1.1"
@@ -216,13 +215,22 @@ def _routes_to_blocks(node: Node, tunnels: Tunnels) -> Iterator[Route]:
     cluster = plan.lab.cluster
     if cluster is None or node.placement != "cluster-node":
         return
-    if overlaid(plan.lab):
-        yield from tunnels.routes(node)
-    elif not (cluster.bgp and cluster.bgp.mesh):
-        for other in plan.cluster_nodes:
-            if other.name != node.name:
-                for block in bindings.blocks[other.name]:
-                    yield Route(str(block), gateway=str(bindings.address(other)))
+    if cluster.bgp and cluster.bgp.mesh:
+        return
+    for other in plan.cluster_nodes:
+        if other.name == node.name:
+            continue
+        gateway = str(_hop_to_node(node, other, plan, bindings))
+        for block in bindings.blocks[other.name]:
+            yield tunnels.route(node, other, block) or Route(str(block), gateway=gateway)
+
+
+def _hop_to_node(node: Node, other: Node, plan: Plan, bindings: Bindings) -> IPv4Address:
+    """Return the next hop from one cluster node to another: itself, or a router where it is on another network."""
+    attached = {network for network, _ in node.on}
+    target = other.on[-1][0]
+    hop = None if target in attached else next_hop(plan, attached, target)
+    return bindings.addresses[hop[0].name, hop[1]] if hop else bindings.address(other)
 
 
 def _routes_to_pods(node: Node, plan: Plan, bindings: Bindings) -> Iterator[Route]:

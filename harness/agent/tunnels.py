@@ -1,18 +1,20 @@
-"""VXLAN: the overlay between the cluster's nodes as Calico makes it, and mirrors of pods' ports. Pure.
+"""Tunnels: the overlay between the cluster's nodes as Calico makes it, and mirrors of pods' ports. Pure.
 
-An overlay's device has the first address of its node's first block, and a MAC of its own; every other node knows
-both, and at which node they are: nothing is learned, nothing is asked (Calico, felix/dataplane/linux/vxlan_mgr.go).
+A VXLAN device has the first address of its node's first block that is for it, and a MAC of its own; every other node
+knows both, and at which node they are: nothing is learned, nothing is asked (Calico, felix's vxlan_mgr.go).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Self
 
 from harness.agent import interfaces
 from harness.agent.layout import Neighbour, Route, Tunnel
-from harness.overlay_checks import OVERHEAD, OVERLAY_TAP, OVERLAY_VNI, overlaid
+from harness.lab import Pool
+from harness.overlay_checks import OVERHEAD, OVERLAY_VNI, encapsulations, overhead, pool_with
 from harness.plan import Bindings, Mirror, Node, Plan, Runtime
 
 DEVICE = "vxlan.calico"
@@ -39,15 +41,25 @@ class Tunnels:
 
     @property
     def pod_mtu(self) -> int:
-        """The MTU of pods: what the nodes' network passes on, less what an overlay adds."""
+        """The MTU of pods: what the nodes' networks pass on, less what an overlay adds."""
         cluster = self.plan.lab.cluster
-        whole = self.plan.lab.networks[cluster.network].mtu if cluster is not None else 1500
-        return whole - OVERHEAD * overlaid(self.plan.lab)
+        return self._passed_on - (overhead(cluster) if cluster is not None else 0)
 
     @property
     def whole(self) -> bool:
         """Whether frames may be longer than on a wire: not where they are wrapped or copied, and sizes matter."""
-        return not (overlaid(self.plan.lab) or self.mirrors)
+        cluster = self.plan.lab.cluster
+        return not ((cluster is not None and encapsulations(cluster)) or self.mirrors)
+
+    @property
+    def _passed_on(self) -> int:
+        """The longest packet that every network of the cluster's nodes passes on."""
+        cluster = self.plan.lab.cluster
+        return (
+            min((self.plan.lab.networks[one].mtu for one in cluster.networks), default=1500)
+            if cluster
+            else 1500
+        )
 
     def mtu(self, node: Node, network: str) -> int:
         """Return the MTU of a node's interface on a network: its own, or the network's."""
@@ -60,7 +72,7 @@ class Tunnels:
 
     def devices(self, node: Node) -> tuple[Tunnel, ...]:
         """Return a node's VXLAN devices: its end of the overlay, of mirrors that it sends, of those that it gets."""
-        found = [self._overlay(node)] if self._is_overlaid(node) else []
+        found = [self._vxlan(node)] if self._has_end(node, "vxlan") else []
         pods = {pod.name for pod in self.plan.pods if pod.host == node.name}
         found += [self._sender(node, host, one) for host, one in self.mirrors if one.pod in pods]
         found += [self._receiver(node, one) for host, one in self.mirrors if host == node]
@@ -68,38 +80,64 @@ class Tunnels:
 
     def neighbours(self, node: Node) -> tuple[Neighbour, ...]:
         """Return what a cluster node knows of the others' ends of the overlay."""
+        if not self._has_end(node, "vxlan"):
+            return ()
         return tuple(Neighbour(DEVICE, self._end(other), _mac(other)) for other in self._others(node))
 
-    def routes(self, node: Node) -> Iterator[Route]:
-        """Yield the routes to the other nodes' blocks, through the overlay."""
-        for other in self._others(node):
-            for block in self.bindings.blocks[other.name]:
-                yield Route(str(block), gateway=self._end(other), device=DEVICE, onlink=True)
+    def route(self, node: Node, other: Node, block: IPv4Network) -> Route | None:
+        """Return a node's route to a block of another through an overlay, None where packets go as they are."""
+        cluster = self.plan.lab.cluster
+        pool = self._pool_of(block)
+        if cluster is None or pool is None or pool.encapsulation == "none":
+            return None
+        if pool.mode == "CrossSubnet" and cluster.network_of(node.name) == cluster.network_of(other.name):
+            return None
+        return Route(str(block), gateway=self._end(other), device=DEVICE, onlink=True)
 
     def copies_of(self, pod: Node) -> tuple[str, ...]:
         """Return the devices of a pod's node that get a copy of all that passes the pod's port."""
         return tuple(_device(host, one) for host, one in self.mirrors if one.pod == pod.name)
 
-    def _is_overlaid(self, node: Node) -> bool:
-        return node.placement == "cluster-node" and overlaid(self.plan.lab)
+    def _pool_of(self, block: IPv4Network) -> Pool | None:
+        cluster = self.plan.lab.cluster
+        return (
+            next((pool for pool in cluster.pools.values() if block.subnet_of(pool.cidr)), None)
+            if cluster
+            else None
+        )
+
+    def _has_end(self, node: Node, encapsulation: str) -> bool:
+        cluster = self.plan.lab.cluster
+        return (
+            node.placement == "cluster-node"
+            and cluster is not None
+            and encapsulation in encapsulations(cluster)
+        )
 
     def _others(self, node: Node) -> list[Node]:
-        return [one for one in self.plan.cluster_nodes if one != node] if self._is_overlaid(node) else []
+        return [one for one in self.plan.cluster_nodes if one != node]
 
     def _end(self, node: Node) -> str:
-        """Return the address of a node's end of the overlay: the first of its first block, which no pod gets."""
-        return str(self.bindings.blocks[node.name][0].network_address)
+        """Return the address of a node's end of VXLAN: the first of a block for it, which no pod gets."""
+        cluster = self.plan.lab.cluster
+        name = pool_with("vxlan", cluster) if cluster else None
+        if cluster is None or name is None:
+            raise ValueError("the cluster's pools have no VXLAN")
+        own = (
+            block for block in self.bindings.blocks[node.name] if block.subnet_of(cluster.pools[name].cidr)
+        )
+        return str(next(own).network_address)
 
-    def _overlay(self, node: Node) -> Tunnel:
+    def _vxlan(self, node: Node) -> Tunnel:
         return Tunnel(
             name=DEVICE,
             mac=_mac(node),
             vni=OVERLAY_VNI,
             local=self._local(node),
-            mtu=self.pod_mtu,
+            mtu=self._passed_on - OVERHEAD["vxlan"],
             ends=tuple((_mac(other), self._local(other)) for other in self._others(node)),
             addresses=(f"{self._end(node)}/32",),
-            tap=f"{node.name}.{OVERLAY_TAP}",
+            tap=f"{node.name}.vxlan",
         )
 
     def _sender(self, node: Node, host: Node, one: Mirror) -> Tunnel:
@@ -113,9 +151,12 @@ class Tunnels:
         return Tunnel(device, mac, one.vni, self._local(node), _LONGEST, tap=f"{node.name}.{one.name}")
 
     def _local(self, node: Node) -> str:
-        """Return a node's tunnel end point: its address on the cluster's network."""
+        """Return a node's tunnel end point: its address on its own node network, a host's on the cluster's."""
         cluster = self.plan.lab.cluster
-        return str(self.bindings.addresses[node.name, cluster.network if cluster else ""])
+        if cluster is None:
+            raise ValueError("tunnels are the cluster's")
+        network = cluster.network_of(node.name) if node.placement == "cluster-node" else cluster.network
+        return str(self.bindings.addresses[node.name, network])
 
 
 def _device(host: Node, mirror: Mirror) -> str:

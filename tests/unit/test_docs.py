@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import harness
-from harness import egress_model, expect_model, lab_model, scenario_model, schema, source
+from harness import egress_model, expect_model, lab_model, pool_model, scenario_model, schema, source
 from harness.entry import Entry
 from harness.lab import parse_lab
 from harness.nodes import (
@@ -36,8 +36,9 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "the file": lab_model.Lab,
     "networks.NAME": lab_model.Network,
     "cluster": lab_model.Cluster,
-    "cluster.nodes.NAME and outside.NAME.on.NETWORK": lab_model.Attachment,
-    "cluster.pools.NAME": lab_model.Pool,
+    "cluster.nodes.NAME": lab_model.ClusterNode,
+    "outside.NAME.on.NETWORK": lab_model.Attachment,
+    "cluster.pools.NAME": pool_model.Pool,
     "cluster.egress": egress_model.Egress,
     "cluster.egress.primary and cluster.egress.secondary": egress_model.Way,
     "cluster.bgp": lab_model.Bgp,

@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "markup",
     ),  # on their own feet
     ("tools", "source", "pcapng", "lab_words", "entry"),
-    ("egress_model",),
+    ("egress_model", "pool_model"),
     ("bpf", "lab_model", "shipped"),
     ("stream", "expect_model", "route_checks", "bgp_checks", "egress_checks", "overlay_checks"),
     ("capture", "rotation_checks"),

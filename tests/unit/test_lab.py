@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 from harness.errors import InputError
-from harness.lab import Attachment, Lab, load_lab, outside_kinds, parse_lab, pods, services
+from harness.lab import Attachment, ClusterNode, Lab, load_lab, outside_kinds, parse_lab, pods, services
 from harness.nodes import egress_proxy, firewall, forward_proxy
 from harness.source import parse
 
@@ -50,7 +50,7 @@ def test_values(lab: Lab) -> None:
 def test_lists_of_names_stand_for_mappings(lab: Lab) -> None:
     """Nodes of a cluster, and networks that a node is on, may be a list of names."""
     assert lab.cluster is not None
-    assert lab.cluster.nodes == dict.fromkeys(("server-0", "agent-0", "agent-1"), Attachment())
+    assert lab.cluster.nodes == dict.fromkeys(("server-0", "agent-0", "agent-1"), ClusterNode())
     assert list(lab.outside["firewall"].on) == ["dmz", "internet"]
 
 

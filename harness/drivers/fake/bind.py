@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness import lookup
 from harness.egress_ways import pool_of
 from harness.errors import InputError
+from harness.overlay_checks import pools_with_ends
 from harness.plan import Bindings
 
 if TYPE_CHECKING:
@@ -105,8 +106,10 @@ def _pods(plan: Plan) -> tuple[dict[str, IPv4Address], dict[str, tuple[IPv4Netwo
         current[host, name] = block
         free[host, name] = max(1, size - 2)
 
+    first = next(iter(cluster.pools))
     for node in plan.cluster_nodes:
-        take(node.name, next(iter(cluster.pools)))
+        for name in dict.fromkeys((first, *pools_with_ends(cluster))):
+            take(node.name, name)
     pods: dict[str, IPv4Address] = {}
     taken: set[IPv4Address] = set()
     for node in plan.pods:
