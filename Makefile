@@ -27,8 +27,9 @@ help:
 	@echo
 	@echo 'Each of them first sets up what is missing (.ci/setup); the first time takes some minutes.'
 
+test prove: SETUP_FOR = for-tests
 setup:
-	@.ci/setup
+	@.ci/setup $(SETUP_FOR)
 
 lab: setup
 	@.venv/bin/egresslab test -v --lab "$$LAB" $${DRIVER:+--driver "$$DRIVER"} $${ENGINE:+--engine "$$ENGINE"} \

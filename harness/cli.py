@@ -31,6 +31,9 @@ def main() -> None:
 )
 @click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
+@click.option(
+    "--no-secrets", is_flag=True, help="No secrets of TLS connections in the capture; none are logged."
+)
 @click.option("-v", "--verbose", count=True, help="Time per phase and every finding; twice: passports.")
 @driver_option
 @click.pass_context
@@ -45,13 +48,14 @@ def test(ctx: click.Context, /, **options: Any) -> None:
 @click.argument("lab")
 @click.option("--name", help="A second copy of the lab, by another name.")
 @click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
+@click.option("--no-secrets", is_flag=True, help="Log no secrets of TLS connections.")
 @click.option("-v", "--verbose", count=True, help="Time per phase.")
 @driver_option
-def up(lab: str, name: str | None, engine: str, verbose: int, driver: Any) -> None:
+def up(**options: Any) -> None:
     """Stand up a lab that stays up until `down`."""
     from harness.commands import stand_up  # noqa: PLC0415
 
-    stand_up(lab, name, engine, verbose, driver)
+    stand_up(**options)
 
 
 @main.command()

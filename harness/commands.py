@@ -36,6 +36,7 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     keep: str,
     engine: str,
     out: Path,
+    no_secrets: bool,  # noqa: FBT001 - as above
     verbose: int,
     driver: Any,
 ) -> int:
@@ -45,7 +46,7 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     if engine and not any(has_proxies(text, str(path)) for path, text in texts.items()):
         raise InputError(f"--engine {engine}: none of these labs has an egress proxy")
     codes = [
-        _test_lab(path, texts[path], items, name, words, label, keep, out, verbose, driver)
+        _test_lab(path, texts[path], items, name, words, label, keep, out, not no_secrets, verbose, driver)
         for path, items in labs.items()
     ]
     for code in (2, 4, 1, 3):
@@ -100,6 +101,7 @@ def _test_lab(  # noqa: PLR0913 - as above
     label: str,
     keep: str,
     out: Path,
+    secrets: bool,  # noqa: FBT001 - as above
     verbose: int,
     driver: Driver,
 ) -> int:
@@ -116,7 +118,7 @@ def _test_lab(  # noqa: PLR0913 - as above
             return 5
         terminal.doing(f"standing up {lab.lab}")
         name = name or name_for(lab.lab, keep, driver)
-        with lab_for(driver, lab, path, name, keep, text) as (running, failed):
+        with lab_for(driver, lab, path, name, keep, text, secrets=secrets) as (running, failed):
             terminal.up(lab.lab, running.phases, time.monotonic() - begun)
             session = Session(running, selected, lambda item: terminal.doing(f"trying {item}"))
             for item in selected:
@@ -133,6 +135,7 @@ def _test_lab(  # noqa: PLR0913 - as above
                 tools.versions(),
                 started,
                 seconds,
+                secrets,
             )
             folder = write(summary, running, out)
             terminal.summary(summary, os.path.relpath(folder))
@@ -141,12 +144,20 @@ def _test_lab(  # noqa: PLR0913 - as above
 
 @contextmanager
 def lab_for(  # noqa: PLR0913 - what a lab is, and how long
-    driver: Driver, lab: Lab, path: Path, name: str, keep: str = "never", text: str | None = None
+    driver: Driver,
+    lab: Lab,
+    path: Path,
+    name: str,
+    keep: str = "never",
+    text: str | None = None,
+    *,
+    secrets: bool = False,
 ) -> Iterator[tuple[RunningLab, list[bool]]]:
     """Yield the lab that is up by that name, or one that ends with us (unless it is to be kept).
 
     Beside it comes a list for the caller: whether each result failed. `text` is the file's, unless it is to be
-    another (`--engine`). Raises InputError when the lab that is up was made from another text.
+    another (`--engine`); `secrets` has a lab that is started log those of TLS connections.
+    Raises InputError when the lab that is up was made from another text.
     """
     text = path.read_text(encoding="utf-8") if text is None else text
     failed: list[bool] = []
@@ -165,7 +176,8 @@ def lab_for(  # noqa: PLR0913 - what a lab is, and how long
             running.close()
         return
     kept = keep != "never"
-    running = driver.up(make_plan(lab), name, (str(path.resolve()), text), owned=not kept)
+    origin = str(path.resolve()), text
+    running = driver.up(make_plan(lab), name, origin, owned=not kept, secrets=secrets)
     try:
         yield running, failed
     finally:
@@ -185,18 +197,25 @@ def _selected(item: Item, words: str, label: str, lab: Lab) -> bool:
     return matches and (not label or label in labels)
 
 
-def stand_up(lab_name: str, name: str | None, engine: str, verbose: int, driver: Driver) -> None:
+def stand_up(  # noqa: PLR0913 - the options of one command
+    lab: str,
+    name: str | None,
+    engine: str,
+    no_secrets: bool,  # noqa: FBT001 - as above
+    verbose: int,
+    driver: Driver,
+) -> None:
     """Stand up a lab that stays, with another engine in its egress proxies where one is named."""
-    path = shipped.find_lab(lab_name)
-    lab = load_lab(path)
+    path = shipped.find_lab(lab)
     text = _text_of(path, engine)
-    if engine:
-        if not has_proxies(text, str(path)):
-            raise InputError(f"--engine {engine}: this lab has no egress proxy")
-        lab = parse_lab(source.parse(text.encode(), str(path)))
-    name = name or lab.lab
+    if engine and not has_proxies(text, str(path)):
+        raise InputError(f"--engine {engine}: this lab has no egress proxy")
+    read = parse_lab(source.parse(text.encode(), str(path)))
+    name = name or read.lab
     begun = time.monotonic()
-    running = driver.up(make_plan(lab), name, (str(path.resolve()), text), owned=False)
+    running = driver.up(
+        make_plan(read), name, (str(path.resolve()), text), owned=False, secrets=not no_secrets
+    )
     try:
         pods = len(running.plan.pods)
         click.echo(

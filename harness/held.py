@@ -32,11 +32,12 @@ class Labs:
 
     `name` is the running lab to use, or the name of the one to start. Without it, a lab that is up by its
     file's name is used, else one is started that is called after the file and this process. `worker` tells
-    processes apart that were given the same name.
+    processes apart that were given the same name; `secrets` has labs that are started log those of TLS connections.
     """
 
-    def __init__(self, driver: str, name: str = "", worker: str = "") -> None:
+    def __init__(self, driver: str, name: str = "", worker: str = "", *, secrets: bool = True) -> None:
         self.driver_name = driver
+        self.secrets = secrets
         self._name = name
         self._worker = worker
         self._held: dict[Path, tuple[ExitStack, RunningLab]] = {}
@@ -51,7 +52,8 @@ class Labs:
             lab = load_lab(path)
             driver = self._driver()
             stack = ExitStack()
-            running, _ = stack.enter_context(lab_for(driver, lab, path, self._name_for(lab.lab, driver)))
+            name = self._name_for(lab.lab, driver)
+            running, _ = stack.enter_context(lab_for(driver, lab, path, name, secrets=self.secrets))
             self._held[path] = (stack, running)
         self._users[path] = self._users.get(path, 0) + 1
         return self._held[path][1]
@@ -159,6 +161,7 @@ class Runs:
             tools.versions(),
             run.started,
             time.monotonic() - run.begun,
+            self._labs.secrets,
         )
         folder = write(summary, run.lab, self._out)
         counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)

@@ -15,13 +15,15 @@ from typing import Literal
 from harness import lookup
 from harness.egress_ways import Shim, shims_of
 from harness.identity import Certificates, Request
-from harness.lab import Lab, Outside, Pod, Service, Workload, pod_host, pods, services
-from harness.route_checks import GATEWAY, GATEWAYS
+from harness.lab import Lab, Outside, Pod, Service, Workload, pods, services
+from harness.route_checks import GATEWAYS
 
 Placement = Literal["pod", "cluster-node", "outside"]
 CLUSTER_DOMAIN = "cluster.local"
 DNS_POD = "kube-system/kube-dns"
 DNS_SERVICE = "kube-system/kube-dns"
+KEY_LOG = "tls-secrets.log"
+"""In each node's folder: what decrypts its TLS connections (draft-ietf-tls-keylogfile)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Bindings:
     """What a driver decided or observed: addresses, and where each node's files lie.
 
     `inside` are the addresses an egress proxy binds per SNAT pool before its node translates them; `second` those of
-    pods' second interfaces.
+    pods' second interfaces. Where `logs_secrets`, programs write the secrets of their TLS connections down.
     """
 
     addresses: dict[tuple[str, str], IPv4Address]
@@ -95,10 +97,15 @@ class Bindings:
     directory: str
     python: tuple[str, ...] = ("python3",)
     second: dict[str, IPv4Address] = field(default_factory=dict)
+    logs_secrets: bool = False
 
     def folder(self, node: str) -> str:
         """Return the private folder of a node, where its files are written."""
         return f"{self.directory}/nodes/{node}"
+
+    def key_log(self, node: str) -> str | None:
+        """Return where a node's programs append the secrets of their TLS connections, in NSS's format, if they do."""
+        return f"{self.folder(node)}/{KEY_LOG}" if self.logs_secrets else None
 
     def address(self, node: Node) -> IPv4Address:
         """Return a node's own address: a pod's, or the one on its first network."""
@@ -280,32 +287,6 @@ def endpoints(plan: Plan, bindings: Bindings, service: Service) -> tuple[tuple[s
         else:
             found.append((name, bindings.address(node), int(which)))
     return tuple(found)
-
-
-def entrances(plan: Plan, bindings: Bindings) -> dict[str, IPv4Address]:
-    """Return the address at which each host of the routes is reached from outside: that of its gateway's node.
-
-    A gateway that a step deleted takes its hosts along.
-    """
-    nodes = {pod.name: plan.node(pod.host or "") for pod in plan.of_kind(GATEWAY)}
-    return {
-        host: bindings.address(nodes[route.gateway])
-        for route in plan.lab.routes.values()
-        for host in route.hosts
-        if route.gateway in nodes
-    }
-
-
-def pod_names(plan: Plan, bindings: Bindings) -> dict[str, IPv4Address]:
-    """Return the names by which nodes outside know pods, where BGP brings their addresses there.
-
-    `POD.NAMESPACE.pod`: Kubernetes has `pod` in names of pods too, with the address in place of the name
-    (Kubernetes DNS-Based Service Discovery, 1.2, section 2.4).
-    """
-    cluster = plan.lab.cluster
-    if cluster is None or cluster.bgp is None or not cluster.bgp.peers:
-        return {}
-    return {pod_host(node.name): bindings.pods[node.name] for node in plan.pods if node.pod is not None}
 
 
 def counter_name(prefix: str, name: str) -> str:

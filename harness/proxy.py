@@ -70,7 +70,8 @@ class Proxy:
     """A node's proxy; `trust` are the roots of clients (PEM), `folder` where its files will lie in the node.
 
     `policies` are all of the lab file's; `fault` is how it is to misbehave, for engines that can; `rotates` says
-    that certificates and roots may change while it runs, and must then be used without a connection lost.
+    that certificates and roots may change while it runs, and must then be used without a connection lost. `key_log`
+    is the file to which the secrets of its TLS connections are to be appended, if they are.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Proxy:
     policies: Mapping[str, tuple[Rule, ...]]
     fault: str | None = None
     rotates: bool = False
+    key_log: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class Differences:
 TRUST = "trust.pem"
 
 
+def key_logging(path: str | None) -> dict[str, object]:
+    """Return the part of an Envoy's CommonTlsContext that has it write the secrets of connections to a file."""
+    return {"key_log": {"path": path}} if path else {}
+
+
 def authorization(allow: Sequence[str] | None) -> tuple[str, tuple[Rule, ...]]:
     """Return the name and the rules of what an Envoy of the mesh does with `allow`, a list of SPIFFE IDs.
 
@@ -141,6 +148,7 @@ def mesh_envoy(
         virtual_servers=(server,),
         policies={server.policy: server.rules},
         rotates=plan.lab.mesh.certificates.rotate,
+        key_log=bindings.key_log(name),
     )
     found: Runtime = lookup.find("engines", "envoy").render(proxy)
     return replace(found, programs=tuple(replace(program, name="envoy") for program in found.programs))

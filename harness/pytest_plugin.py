@@ -49,6 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--egresslab-name", default="", help="The running lab to use, or the name of one to start."
     )
+    no_secrets = "Log no secrets of TLS connections; the capture has none."
+    group.addoption("--egresslab-no-secrets", action="store_true", help=no_secrets)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -180,7 +182,8 @@ def _labs(config: pytest.Config) -> Labs:
 
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         driver, name = (config.getoption(f"egresslab_{word}") for word in ("driver", "name"))
-        config.stash[_LABS] = Labs(driver, name, worker)
+        secrets = not config.getoption("egresslab_no_secrets")
+        config.stash[_LABS] = Labs(driver, name, worker, secrets=secrets)
     return config.stash[_LABS]
 
 

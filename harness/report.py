@@ -16,7 +16,10 @@ FILES = ("jsonl", "junit", "tap", "table", "capture", "html")
 
 @dataclass(frozen=True)
 class Summary:
-    """A run as a whole: what ran on which lab, with what components, and for how long (seconds)."""
+    """A run as a whole: what ran on which lab, with what components, and for how long (seconds).
+
+    `secrets` says whether files may hold those of the lab's TLS connections.
+    """
 
     lab: str
     title: str
@@ -26,6 +29,7 @@ class Summary:
     versions: dict[str, str]
     started: dt.datetime
     seconds: float
+    secrets: bool = True
 
     @property
     def counts(self) -> dict[str, int]:

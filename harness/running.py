@@ -69,6 +69,9 @@ class RunningLab(Protocol):
     def collect(self, mark: Mark, kinds: Sequence[str] = ("lines", "conntrack", "nflog", "frames")) -> Raw:
         """Return what was recorded since a mark."""
 
+    def secrets(self) -> bytes:
+        """Return the secrets of the lab's TLS connections, in NSS's key log format; empty where none are logged."""
+
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
         """Return when something of a kind (`lines`, `frames`, ...) was recorded since the mark, or after `seconds`."""
 
@@ -136,8 +139,13 @@ class Driver(Protocol):
 
     __name__: str
 
-    def up(self, plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> RunningLab:
-        """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability."""
+    def up(
+        self, plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False
+    ) -> RunningLab:
+        """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability.
+
+        With `secrets`, its programs log the secrets of their TLS connections.
+        """
 
     def attach(self, name: str) -> RunningLab:
         """Return a lab that is up; raises GoneError."""

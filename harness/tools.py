@@ -39,6 +39,7 @@ PACKAGES = {
     "mariadb": "mariadb-client-core",
     "mariadbd": "mariadb-server-core",
     "nc": "netcat-openbsd",
+    "tshark": "tshark",
 }
 """The Debian package of each program."""
 

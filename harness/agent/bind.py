@@ -50,7 +50,8 @@ def bind(
     pods, blocks = _pods(plan, old, pinned, moved)
     cluster_ips = _cluster_ips(plan, old.cluster_ips)
     second = _second(plan, old.second, taken)
-    return Bindings(addresses, pods, blocks, cluster_ips, _inside(plan, old.inside), PRIVATE, python, second)
+    inside = _inside(plan, old.inside)
+    return Bindings(addresses, pods, blocks, cluster_ips, inside, PRIVATE, python, second, old.logs_secrets)
 
 
 def _reserved(plan: Plan, network: str) -> Iterator[IPv4Address]:

@@ -128,7 +128,8 @@ class Payload:
     """All that the lab process is given; it reads no file of the host and knows no kind of node.
 
     `source` is the lab file's path and text, and `state` what all of this was computed from, kept unread: both
-    for those who ask later what runs.
+    for those who ask later what runs. `key_logs` are the nodes' files of TLS secrets, where there
+    are any, and by no name that of probes.
     """
 
     lab: str
@@ -141,3 +142,4 @@ class Payload:
     path: str
     library_path: str | None
     start_seconds: float
+    key_logs: dict[str, str] = field(default_factory=dict)

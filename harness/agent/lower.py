@@ -7,10 +7,11 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from harness import bird
+from harness.address_names import entrances, pod_names
 from harness.agent import interfaces
 from harness.agent.layout import Layout, Neighbour, Nic, Route, Space
 from harness.agent.tunnels import Tunnels
-from harness.plan import Bindings, Node, Plan, Runtime, entrances, pod_names
+from harness.plan import Bindings, Node, Plan, Runtime
 
 _GATEWAY = "169.254.1.1"
 """Every pod's next hop, as Calico has it: a link-local address that its node answers for."""

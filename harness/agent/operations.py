@@ -20,6 +20,7 @@ from harness.agent.alter import alter, end_program, set_link
 from harness.agent.build import hosts_of
 from harness.agent.change import Change
 from harness.agent.children import NOT_FOUND, Child, Command
+from harness.agent.key_log import lines_of
 from harness.agent.readiness import Failed, until_ready
 from harness.programs import bird_control
 from harness.programs.nft import NftError
@@ -53,6 +54,7 @@ class Operations:
             "close_window": self._close_window,
             "mark": self._mark,
             "collect": self._collect,
+            "secrets": self._secrets,
             "wait_for": self._wait_for,
             "barrier": self._barrier,
             "blind": self._blind,
@@ -101,6 +103,8 @@ class Operations:
         if built is None:
             raise Wrong(f"no node {node!r} in this lab")
         full = _ENVIRONMENT | {"PATH": self._lab.payload.path} | (environment or {})
+        if key_log := self._lab.payload.key_logs.get(node):
+            full |= {"SSLKEYLOGFILE": key_log}  # what curl, and Python's ssl, go by
         if self._lab.payload.library_path:
             full["LD_LIBRARY_PATH"] = self._lab.payload.library_path
         master, slave = os.openpty() if terminal else (None, None)
@@ -159,10 +163,10 @@ class Operations:
             "ended": self._lab.ended(),
             "interfaces": self._lab.taps(),
         }
-        memory = os.memfd_create("collected")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            pickle.dump(found, file)
-        return None, [memory]
+        return _in_memory("collected", pickle.dumps(found))
+
+    def _secrets(self) -> tuple[None, list[int]]:
+        return _in_memory("secrets", b"".join(lines_of(self._lab.payload.key_logs.values())))
 
     def _wait_for(self, kind: str, mark: dict[str, dict[str, int]], seconds: float) -> None:
         self._lab.recorder.wait_for(kind, mark, seconds)
@@ -196,12 +200,9 @@ class Operations:
         self._lab.recorder.blind(node)
 
     def _probe(self, probes: list[dict[str, Any]], in_flight: int) -> tuple[None, list[int]]:
-        engine = Engine(self._open_socket, self._resolver)
+        engine = Engine(self._open_socket, self._resolver, self._lab.payload.key_logs.get(""))
         outcomes = engine.run([Probe(**_as_probe(fields)) for fields in probes], in_flight)
-        memory = os.memfd_create("outcomes")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            pickle.dump(outcomes, file)
-        return None, [memory]
+        return _in_memory("outcomes", pickle.dumps(outcomes))
 
     def _open_socket(self, node: str, family: int, kind: int, protocol: int) -> socket.socket:
         opened: socket.socket = self._in_net(
@@ -242,10 +243,8 @@ class Operations:
             protocols = bird_control.ask(control, "show protocols") if control else []
         except bird_control.BirdError as error:
             silence = str(error)
-        memory = os.memfd_create("routing")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            pickle.dump((self._lab.spaces[node].route.routes(), answer, protocols, silence), file)
-        return None, [memory]
+        found = self._lab.spaces[node].route.routes(), answer, protocols, silence
+        return _in_memory("routing", pickle.dumps(found))
 
     def _programs(self) -> list[dict[str, Any]]:
         return [
@@ -263,10 +262,7 @@ class Operations:
         os.kill(self._lab.programs[node, name].child.pid, number)
 
     def _state(self) -> tuple[None, list[int]]:
-        memory = os.memfd_create("state")
-        with os.fdopen(os.dup(memory), "wb") as file:
-            file.write(self._lab.payload.state)
-        return None, [memory]
+        return _in_memory("state", self._lab.payload.state)
 
     def _change(self, fds: list[int]) -> None:
         with os.fdopen(os.dup(fds[0]), "rb") as file:
@@ -295,6 +291,14 @@ class Operations:
 
     def _stop(self) -> None:
         self._lab.stop.set()
+
+
+def _in_memory(name: str, content: bytes) -> tuple[None, list[int]]:
+    """Return an answer whose result is a memory file."""
+    memory = os.memfd_create(name)
+    with os.fdopen(os.dup(memory), "wb") as file:
+        file.write(content)
+    return None, [memory]
 
 
 def vars_of(value: object) -> dict[str, Any]:

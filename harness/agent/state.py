@@ -19,7 +19,7 @@ from harness.agent.layout import Payload, PlacedFile, Start
 from harness.agent.lower import lower
 from harness.errors import MissingCapability
 from harness.identity import Certificates, issue, reissued, successions
-from harness.plan import Bindings, Plan, Runtime, certificates_of, render
+from harness.plan import KEY_LOG, Bindings, Plan, Runtime, certificates_of, render
 from harness.rotation_checks import AUTHORITY
 from harness.running import Readdressing
 
@@ -76,10 +76,11 @@ class State:
         return state
 
 
-def first_state(plan: Plan) -> State:
-    """Return the state in which a plan is stood up."""
+def first_state(plan: Plan, *, secrets: bool = False) -> State:
+    """Return the state in which a plan is stood up; with `secrets`, programs log those of TLS connections."""
     authority = plan.lab.mesh.ca
-    return State(plan, binding(plan), issue(plan.requests, authority.root, authority.intermediate))
+    bindings = replace(binding(plan), logs_secrets=secrets)
+    return State(plan, bindings, issue(plan.requests, authority.root, authority.intermediate))
 
 
 def binding(plan: Plan) -> Bindings:
@@ -148,7 +149,15 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
         path=":".join(dict.fromkeys([*tools.private_folders(), *_SYSTEM_PATH.split(":"), *directories])),
         library_path=tools.library_path(),
         start_seconds=START_SECONDS,
+        key_logs=_key_logs(plan, bindings),
     )
+
+
+def _key_logs(plan: Plan, bindings: Bindings) -> dict[str, str]:
+    if not bindings.logs_secrets:
+        return {}
+    own = {node.name: bindings.key_log(node.name) or "" for node in plan.nodes}
+    return {"": f"{PRIVATE}/{KEY_LOG}", **own}
 
 
 def _programs(runtimes: Mapping[str, Runtime]) -> dict[str, str]:

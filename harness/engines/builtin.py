@@ -25,6 +25,7 @@ def render(proxy: Proxy) -> Runtime:
     config = {
         "name": proxy.name,
         "fault": proxy.fault,
+        **({"keylog": proxy.key_log} if proxy.key_log else {}),
         "policies": {name: [_rule(rule) for rule in rules] for name, rules in proxy.policies.items()},
         "virtual_servers": [
             {

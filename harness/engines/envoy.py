@@ -28,6 +28,7 @@ from harness.proxy import (
     Rule,
     VirtualServer,
     files_of,
+    key_logging,
     read_events,
 )
 from harness.sightings import json_lines
@@ -168,11 +169,9 @@ def _certificates(server: VirtualServer, proxy: Proxy) -> dict[str, object]:
 def _outer_listener(server: VirtualServer, proxy: Proxy) -> dict[str, object]:
     address, _, port = server.listen.rpartition(":")
     common = {
-        "tls_params": {
-            "tls_minimum_protocol_version": "TLSv1_2",
-            "tls_maximum_protocol_version": "TLSv1_3",
-        },
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
         **_certificates(server, proxy),
+        **key_logging(proxy.key_log),
     }
     tls = _plug(
         "tls",

@@ -44,7 +44,7 @@ global
     log stdout format raw daemon
     nbthread 1
     maxconn 4096
-    tune.ssl.cachesize 0
+    tune.ssl.cachesize 0{keylog}
     lua-load {folder}/policy.lua
     lua-load {folder}/identity.lua
 
@@ -89,12 +89,13 @@ _FAILED = (
 
 def render(proxy: Proxy) -> Runtime:
     """Return HAProxy with a frontend and a backend for each virtual server, and its policies in Lua."""
-    sections = [_GLOBAL.format(folder=proxy.folder)]
+    keylog = "\n    tune.ssl.keylog on" if proxy.key_log else ""
+    sections = [_GLOBAL.format(folder=proxy.folder, keylog=keylog)]
     sections += [_sections(server, proxy.folder) for server in proxy.virtual_servers]
     found = (
         *files_of(proxy),
         File("haproxy.cfg", "".join(sections)),
-        File("policy.lua", _policies(proxy.policies)),
+        File("policy.lua", _policies(proxy.policies) + _key_log(proxy.key_log)),
         File("identity.lua", _IDENTITY.read_text(encoding="utf-8")),
     )
     port = proxy.virtual_servers[0].listen.rpartition(":")[2]
@@ -147,6 +148,11 @@ def _policies(policies: Mapping[str, Sequence[Rule]]) -> str:
             lines.append(f"    {{permit = {str(rule.permit).lower()}, {field} = {_text(value or '')}}},")
         lines.append("  },")
     return "\n".join([*lines, "}", ""])
+
+
+def _key_log(path: str | None) -> str:
+    """Return what has identity.lua write secrets down: they are nothing for the log that everybody reads."""
+    return f"key_log = {_text(path)}\n" if path else ""
 
 
 def _text(value: str) -> str:

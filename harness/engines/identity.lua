@@ -2,7 +2,8 @@
 --
 -- identities(der) returns the URI names of a certificate's subjectAltName extension (RFC 5280, 4.1 and 4.2.1.6), or
 -- nil when the certificate cannot be read to its end. Exactly one URI name is an identity (SPIFFE X.509-SVID, 2).
--- `policies` comes from policy.lua: name -> list of {permit = boolean, id = whole | prefix = beginning}.
+-- `policies` comes from policy.lua: name -> list of {permit = boolean, id = whole | prefix = beginning}; `key_log`
+-- too, where secrets of TLS connections are to be written down: the file's path.
 
 local SEQUENCE, OCTETS, OBJECT, EXTENSIONS, URI = 0x30, 0x04, 0x06, 0xA3, 0x86
 local SUBJECT_ALT_NAME = "\x55\x1D\x11" -- 2.5.29.17
@@ -77,9 +78,37 @@ function quoted(text)
     return '"' .. text:gsub('[^%w/:._~-]', function(c) return string.format("\\u%04x", c:byte()) end) .. '"'
 end
 
+-- The lines of a connection's secrets in NSS's key log format (draft-ietf-tls-keylogfile); TLS 1.2 has but one.
+local SECRETS = {
+    CLIENT_HANDSHAKE_TRAFFIC_SECRET = "ssl_fc_client_handshake_traffic_secret",
+    SERVER_HANDSHAKE_TRAFFIC_SECRET = "ssl_fc_server_handshake_traffic_secret",
+    CLIENT_TRAFFIC_SECRET_0 = "ssl_fc_client_traffic_secret_0",
+    SERVER_TRAFFIC_SECRET_0 = "ssl_fc_server_traffic_secret_0",
+    EXPORTER_SECRET = "ssl_fc_exporter_secret",
+}
+
+local function log_secrets(txn)
+    local random = txn.c:hex(txn.f:ssl_fc_client_random() or ""):lower()
+    local lines = {}
+    if txn.f:ssl_fc_protocol() == "TLSv1.2" then
+        lines[1] = "CLIENT_RANDOM " .. random .. " " .. txn.c:hex(txn.f:ssl_fc_session_key() or ""):lower() .. "\n"
+    else
+        for label, fetch in pairs(SECRETS) do
+            local secret = txn.f[fetch](txn.f)
+            if secret then lines[#lines + 1] = label .. " " .. random .. " " .. secret:lower() .. "\n" end
+        end
+    end
+    local file = io.open(key_log, "a")
+    if file then
+        file:write(table.concat(lines)) -- in one piece, as all of it is shorter than the buffer
+        file:close()
+    end
+end
+
 if core then
     core.register_action("decide", {"tcp-req"}, function(txn, policy, server)
         if txn:get_var("txn.verdict") then return end -- rules are gone through again whenever more is received
+        if key_log then log_secrets(txn) end
         local der = txn.f:ssl_c_der()
         local names = der and #der > 0 and identities(der) or {}
         local identity = #names == 1 and names[1] or nil

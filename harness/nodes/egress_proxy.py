@@ -288,6 +288,7 @@ def _proxy(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         policies=policies,
         fault=spec.fault,
         rotates=plan.lab.mesh.certificates.rotate,
+        key_log=bindings.key_log(node.name),
     )
 
 

@@ -18,6 +18,7 @@ from harness.identity import Certificates
 from harness.lab import Destination, Route, Service, Workload
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, spiffe_id
 from harness.plan import File as NodeFile
+from harness.proxy import key_logging
 from harness.route_checks import name_of
 from harness.sightings import facts_of, json_lines, tcp
 
@@ -215,19 +216,21 @@ def _cluster(destination: Destination, gateway: Node, plan: Plan, bindings: Bind
         cluster["transport_socket"] = _plug(
             "tls",
             "transport_sockets.tls.v3.UpstreamTlsContext",
-            common_tls_context=_tls(bindings.folder(gateway.name), identities, plan),
+            common_tls_context=_tls(gateway, identities, plan, bindings),
             sni=f"outbound_.{service.port}_._.{workload}.{namespace}.svc.cluster.local",
         )
     return cluster
 
 
-def _tls(folder: str, identities: Sequence[str], plan: Plan) -> dict[str, object]:
+def _tls(gateway: Node, identities: Sequence[str], plan: Plan, bindings: Bindings) -> dict[str, object]:
     """Present the gateway's certificate; demand one of these identities (secure naming) from the pod."""
+    folder = bindings.folder(gateway.name)
     names = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in identities]
     versions = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    common = {"tls_params": versions, **key_logging(bindings.key_log(gateway.name))}
     if plan.lab.mesh.certificates.rotate:
         return {
-            "tls_params": versions,
+            **common,
             "tls_certificate_sds_secret_configs": [sds.reference(folder, _LEAF)],
             "combined_validation_context": {
                 "default_validation_context": {"match_typed_subject_alt_names": names},
@@ -236,7 +239,7 @@ def _tls(folder: str, identities: Sequence[str], plan: Plan) -> dict[str, object
         }
     chain, key = f"{folder}/certs/cert-chain.pem", f"{folder}/certs/key.pem"
     return {
-        "tls_params": versions,
+        **common,
         "tls_certificates": [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}],
         "validation_context": {
             "trusted_ca": {"filename": f"{folder}/certs/root-cert.pem"},

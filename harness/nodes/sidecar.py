@@ -18,6 +18,7 @@ from harness.identity import Certificates, fingerprint
 from harness.lab import Service
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime, endpoints, spiffe_id
 from harness.plan import File as NodeFile
+from harness.proxy import key_logging
 from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
@@ -100,7 +101,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         "static_resources": {
             "listeners": [
                 _listener("outbound", 15001, chains, _filters("passthrough")),
-                _inbound(node, plan, folder),
+                _inbound(node, plan, bindings),
             ],
             "clusters": clusters,
         },
@@ -160,11 +161,11 @@ def _listener(name: str, port: int, chains: list[object], default: list[object])
     }
 
 
-def _inbound(node: Node, plan: Plan, folder: str) -> dict[str, object]:
+def _inbound(node: Node, plan: Plan, bindings: Bindings) -> dict[str, object]:
     log = _access_log({**_LOG, "listener": "inbound"})
     passing = _listener("inbound", 15006, [], _filters("inbound"))
     timeout = plan.lab.mesh.mtls.detection_timeout
-    tls = _tls_context(folder, [], plan)
+    tls = _tls_context(node, [], plan, bindings)
     return mtls.inbound_listener(passing, mtls.accepts(node, plan), tls, timeout, log)
 
 
@@ -232,24 +233,26 @@ def _cluster(name: str, service: Service, node: Node, plan: Plan, bindings: Bind
             identities = [service.server_identity]
         context = {
             "@type": _TYPE + "transport_sockets.tls.v3.UpstreamTlsContext",
-            "common_tls_context": _tls_context(bindings.folder(node.name), identities, plan),
+            "common_tls_context": _tls_context(node, identities, plan, bindings),
             "sni": f"outbound_.{service.port}_._.{name.partition('/')[2]}.{service.namespace}.svc.cluster.local",
         }
         cluster["transport_socket"] = {"name": "tls", "typed_config": context}
     return cluster
 
 
-def _tls_context(folder: str, identities: list[str], plan: Plan) -> dict[str, object]:
+def _tls_context(node: Node, identities: list[str], plan: Plan, bindings: Bindings) -> dict[str, object]:
     """Present the pod's certificate; demand one of these identities (Istio: secure naming) from the other side."""
+    folder = bindings.folder(node.name)
     validation: dict[str, object] = {}
     if identities:
         validation["match_typed_subject_alt_names"] = [
             {"san_type": "URI", "matcher": {"exact": identity}} for identity in identities
         ]
     versions = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    common = {"tls_params": versions, **key_logging(bindings.key_log(node.name))}
     if plan.lab.mesh.certificates.rotate:
         return {
-            "tls_params": versions,
+            **common,
             "tls_certificate_sds_secret_configs": [sds.reference(folder, _LEAF)],
             "combined_validation_context": {
                 "default_validation_context": validation,
@@ -258,7 +261,7 @@ def _tls_context(folder: str, identities: list[str], plan: Plan) -> dict[str, ob
         }
     validation["trusted_ca"] = {"filename": f"{folder}/certs/root-cert.pem"}
     return {
-        "tls_params": versions,
+        **common,
         "tls_certificates": [
             {
                 "certificate_chain": {"filename": f"{folder}/certs/cert-chain.pem"},

@@ -39,6 +39,8 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     if leaf is not None:
         files = [NodeFile("site.pem", leaf.chain), NodeFile("site.key", leaf.key, 0o600)]
         tls = {"certificate": f"{folder}/site.pem", "key": f"{folder}/site.key"}
+        if key_log := bindings.key_log(node.name):
+            tls["keylog"] = key_log
         listen.append({"address": "0.0.0.0:443", **tls})
     files.append(NodeFile("website.json", json.dumps({"name": node.name, "listen": listen})))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/website.json")

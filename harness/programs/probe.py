@@ -35,11 +35,14 @@ class Engine:
     """Runs probes from sockets that `open_socket(node, family, type)` opens in the node.
 
     `resolver_of(node)` gives the node's resolver. A failure of either (OSError) is the outcome `error` of
-    that probe only.
+    that probe only. The secrets of TLS connections are appended to the file `key_log`, if one is named.
     """
 
-    def __init__(self, open_socket: OpenSocket, resolver_of: Callable[[str], Resolver]) -> None:
+    def __init__(
+        self, open_socket: OpenSocket, resolver_of: Callable[[str], Resolver], key_log: str | None = None
+    ) -> None:
         self._open_socket = open_socket
+        self._key_log = key_log
         self._resolver_of = resolver_of
         self._contexts: dict[tuple[str, str] | None, ssl.SSLContext] = {}
 
@@ -78,6 +81,8 @@ class Engine:
             context.verify_mode = ssl.CERT_NONE
             if key:
                 context.load_cert_chain(*key)
+            if self._key_log:
+                context.keylog_filename = self._key_log
             self._contexts[key] = context
         return self._contexts[key]
 

@@ -6,6 +6,8 @@
      "listen": [{"address": "0.0.0.0:443", "certificate": "chain.pem", "key": "key.pem"},
                 {"address": "0.0.0.0:80"}]}
 
+With `keylog` beside a certificate, the secrets of each TLS connection are appended to that file (NSS key log format).
+
 /whoami answers with JSON what the site saw of its client; /status/NNN answers with that status; every other
 path with 200 and a page that names site, path and client address. It prints `listening` for each address,
 `ready`, then `request` for each answer, `tls-failed`, and `close` for each connection. The HTTP is its own,
@@ -62,6 +64,8 @@ class Website:
             if entry.get("certificate"):
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(entry["certificate"], entry["key"])
+                if entry.get("keylog"):
+                    context.keylog_filename = entry["keylog"]
             listener = socket.create_server(parsed(entry["address"]), backlog=1024)
             self._log.write("listening", local=written(listener.getsockname()), tls=context is not None)
             threading.Thread(target=self._accept, args=(listener, context), daemon=True).start()

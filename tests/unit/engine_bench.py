@@ -87,6 +87,11 @@ class Engine:
         """Connect with or without a certificate; no handshake yet."""
         return TlsClient(self.address, self.trust, leaf)
 
+    def keylogging(self, version: str, path: str) -> TlsClient:
+        """Connect and finish the handshake as a client that logs its own secrets to a file."""
+        client = TlsClient(self.address, self.trust, self._ours, version, key_log=path)
+        return client.handshake()
+
     def again(self, before: TlsClient) -> TlsClient:
         """Connect with the session of an earlier client; no handshake yet."""
         return TlsClient(self.address, self.trust, None, before=before)
@@ -138,6 +143,7 @@ class EngineBench:
         required: bool = True,
         forward_to: str = "",
         rotates: bool = False,
+        key_log: str | None = None,
     ) -> Engine:
         """Return a proxy that is started by `with`."""
         pair = self.mesh.leaf(SERVER).pair
@@ -157,7 +163,17 @@ class EngineBench:
         folder = str(self.folder)
         python = ("/usr/bin/env", "python3")
         policies = {"bookinfo-only": rules}
-        made = Proxy("bigip", folder, python, str(PROGRAMS), trust, (listener,), policies, rotates=rotates)
+        made = Proxy(
+            "bigip",
+            folder,
+            python,
+            str(PROGRAMS),
+            trust,
+            (listener,),
+            policies,
+            rotates=rotates,
+            key_log=key_log,
+        )
         return Engine(self, made)
 
 

@@ -69,13 +69,14 @@ class Echo:
 class TlsClient:
     """A TLS client whose two directions end separately."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a test varies
         self,
         address: tuple[str, int],
         trust: str,
         leaf: Leaf | None,
         version: str = "TLSv1_3",
         before: TlsClient | None = None,
+        key_log: str | None = None,
     ) -> None:
         """Connect; with the session of a client `before`, which this one tries to resume."""
         context: ssl.SSLContext = before.context if before else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -85,6 +86,8 @@ class TlsClient:
             context.maximum_version = ssl.TLSVersion[version]
             if leaf:
                 context.load_cert_chain(leaf.chain, leaf.key)
+            if key_log:
+                context.keylog_filename = key_log
         self.context: ssl.SSLContext = context
         self.sock = socket.create_connection(address, timeout=PATIENCE)
         self.local = "{}:{}".format(*self.sock.getsockname())

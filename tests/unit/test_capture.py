@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import struct
-import subprocess
+from ipaddress import IPv4Address
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wireshark import tshark
 
 from harness import capture
 from harness.capture import Packet, TapInfo
@@ -22,6 +21,7 @@ from harness.programs.fivetuple import ICMP, ICMPV6, TCP, UDP, FiveTuple
 from harness.programs.tap import Frame
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CLIENT = FiveTuple(TCP, "10.0.0.1", 40000, "10.0.0.2", 443)
@@ -489,19 +489,6 @@ def written(taps: list[TapInfo], records: list[tuple[int, Frame, str | None]]) -
     return file.getvalue()
 
 
-def tshark(file: Path, *arguments: str) -> list[str]:
-    """Run tshark over a file and return its lines; skips where it is not installed."""
-    program = shutil.which("tshark")
-    if program is None:
-        pytest.skip("tshark is not installed: apt-get install tshark")
-    environment = {**os.environ, "HOME": str(file.parent)}
-    done = subprocess.run(
-        [program, "-n", "-r", file, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 def test_wireshark_reads_the_file(tmp_path: Path, scapy: Any) -> None:
     """Wireshark shows the frames in order of time, each with tap, direction, comment and nanoseconds."""
     data = bytes(
@@ -523,11 +510,43 @@ def test_wireshark_reads_the_file(tmp_path: Path, scapy: Any) -> None:
         "frame.comment",
     )
     wanted = [word for name in ("frame.time_epoch", *names) for word in ("-e", name)]
-    lines = tshark(file, "-T", "fields", "-E", "separator=|", *wanted)
+    lines = tshark(file, "-n", "-T", "fields", "-E", "separator=|", *wanted)
     assert lines == [
         "1700000000.000000002|bigip.nodes|the proxy's side of the cluster|0x00000002|",
         "1700000000.000000003|pod.eth0||0x00000001|scenario 7: held",
     ]
+
+
+def test_wireshark_knows_the_names(tmp_path: Path, scapy: Any) -> None:
+    """Addresses are shown by the names that the file gives them, the first of several."""
+    data = bytes(ethernet(scapy) / scapy.IP(src="10.0.0.1", dst="10.0.0.2") / scapy.UDP(sport=5, dport=6))
+    file = tmp_path / "named.pcapng"
+    names = {IPv4Address("10.0.0.1"): ["pod.shop"], IPv4Address("10.0.0.2"): ["bigip.dmz", "exit.bigip"]}
+    capture.write_pcapng(file, [TapInfo("a")], [(0, frame(data), None)], names=names)
+    (line,) = tshark(file, "-N", "n", "-T", "fields", "-e", "ip.src_host", "-e", "ip.dst_host")
+    assert line.split() == ["pod.shop", "bigip.dmz"]
+
+
+def test_secrets_stand_before_the_first_packet(scapy: Any) -> None:
+    """A reader that reads once has what decrypts a packet before it comes; without secrets there is no such block."""
+    secrets = b"CLIENT_RANDOM " + b"ab" * 32 + b" " + b"cd" * 24 + b"\n"
+    records: list[tuple[int, Frame, str | None]] = [(0, frame(bytes(ethernet(scapy))), None)]
+    file = io.BytesIO()
+    capture.write_pcapng(file, [TapInfo("a")], records, secrets=secrets)
+    found = list(blocks(file.getvalue()))
+    assert [kind for kind, _ in found] == [0x0A0D0D0A, 1, 10, 6]
+    assert found[2][1][:8] == struct.pack("=II", 0x544C534B, len(secrets))
+    assert found[2][1][8:].rstrip(b"\0") == secrets
+    assert [kind for kind, _ in blocks(written([TapInfo("a")], records))] == [0x0A0D0D0A, 1, 6]
+
+
+def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of each block of a file."""
+    offset = 0
+    while offset < len(data):
+        kind, length = struct.unpack_from("=II", data, offset)
+        yield kind, data[offset + 8 : offset + length - 4]
+        offset += length
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 1399, 60000])
@@ -572,7 +591,7 @@ def test_tunnels_have_their_own_link_type(tmp_path: Path, scapy: Any) -> None:
         (1, frame(bytes(ip)), None),
     ]
     capture.write_pcapng(file, [TapInfo("a"), TapInfo("tunl0", link=RAW_IP)], records)
-    assert tshark(file, "-T", "fields", "-e", "ip.dst") == ["10.0.0.2", "10.0.0.2"]
+    assert tshark(file, "-n", "-T", "fields", "-e", "ip.dst") == ["10.0.0.2", "10.0.0.2"]
 
 
 def test_blocks_repeat_their_length(scapy: Any) -> None:

@@ -13,7 +13,7 @@ from mesh_certificates import Mesh
 from program_process import PATIENCE
 from proxy_bench import PREFIX, PRODUCTPAGE, STRANGER, TENANT
 
-from harness import lookup
+from harness import lookup, ready
 from harness.proxy import CLIENT_CERTIFICATE, Rule
 
 if TYPE_CHECKING:
@@ -83,6 +83,26 @@ def test_a_permitted_client_is_relayed_from_its_tenants_address(bench: EngineBen
     assert (upstream.flow, upstream.onward) == (flow, onward)
     assert bench.echo.seen == {f"{onward.src}:{onward.sport}": b"hi"}
     assert (close.facts["bytes_in"], close.facts["bytes_out"]) == ("2", "2")
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_both_ends_log_the_same_secrets(bench: EngineBench, tmp_path: Path, version: str) -> None:
+    """What an engine writes down decrypts the connection: its client, another TLS library's, logged the same."""
+    ours, theirs = tmp_path / "engine.log", tmp_path / "client.log"
+    with bench.proxy(key_log=str(ours)) as proxy, proxy.keylogging(version, str(theirs)) as client:
+        client.send(b"hi")
+        assert client.read() == b"hi"
+        wanted = secrets_in(theirs)
+        ready.until("the engine's secrets", lambda: wanted <= secrets_in(ours), seconds=PATIENCE)
+    assert len(wanted) == (1 if version == "TLSv1_2" else 4)
+
+
+def secrets_in(path: Path) -> set[str]:
+    """Return the lines of a key log that decrypt a connection."""
+    text = path.read_text(encoding="ascii") if path.exists() else ""
+    return {
+        line for line in text.splitlines() if "TRAFFIC_SECRET" in line or line.startswith("CLIENT_RANDOM")
+    }
 
 
 def test_a_client_that_ends_its_direction_still_gets_its_answer(bench: EngineBench) -> None:

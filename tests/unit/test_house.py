@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lab", "schema", "starter"),
     ("egress_ways",),
     ("scenario_names", "split_checks", "plan", "engine_choice"),
-    ("routing_checks", "graph"),
+    ("routing_checks", "graph", "address_names"),
     ("step_checks",),
     ("scenario_checks",),
     ("scenario",),

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_tenants import LAB, Rendered, plan_of, pretended_certificates
 
+from harness.address_names import entrances
 from harness.agent.bind import bind
 from harness.agent.lower import lower
 from harness.identity import Request
 from harness.nodes import ingress_gateway, workload
-from harness.plan import Node, entrances, make_plan, render
+from harness.plan import Node, make_plan, render
 from harness.programs.fivetuple import TCP, FiveTuple
 from harness.steps import without
 

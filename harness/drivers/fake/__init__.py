@@ -46,7 +46,14 @@ def playing(*recordings: Recording) -> Iterator[None]:
         _up.clear()
 
 
-def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> FakeLab:
+def up(
+    plan: Plan,
+    name: str,
+    source: tuple[str, str],
+    *,
+    owned: bool,
+    secrets: bool = False,  # noqa: ARG001 - every driver's signature
+) -> FakeLab:
     """Return a lab that plays the present recordings back."""
     lab = FakeLab(plan, name, source, _shelf, lambda: _up.pop(name, None) if owned else None)
     _up[name] = lab

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
 # The lab process imports this package too and needs none of the owner's side: hence the imports inside.
 
 
-def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> RunningLab:
-    """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability."""
+def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False) -> RunningLab:
+    """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability.
+
+    With `secrets`, its programs log the secrets of their TLS connections.
+    """
     from harness.drivers.netns.lab import stand_up  # noqa: PLC0415
 
-    return stand_up(plan, name, source, owned=owned)
+    return stand_up(plan, name, source, owned=owned, secrets=secrets)
 
 
 def attach(name: str) -> RunningLab:

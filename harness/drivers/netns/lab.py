@@ -32,9 +32,11 @@ _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 _KINDS = (*_EVERYTHING, "routes")
 
 
-def stand_up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool) -> NamespaceLab:
-    """Stand a lab up and connect to it."""
-    state = first_state(plan)
+def stand_up(
+    plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False
+) -> NamespaceLab:
+    """Stand a lab up and connect to it; with `secrets`, its programs log those of their TLS connections."""
+    state = first_state(plan, secrets=secrets)
     lease = launch(state, name, source)
     try:
         lab = NamespaceLab(state, Client(name, owner_id()), lease if owned else None, source, lease.phases)
@@ -243,6 +245,10 @@ class NamespaceLab:
         found = self._client.fetch("collect", mark=mark.ends, kinds=list(kinds))
         recorded = {kind: found["recorded"].get(kind, {}) for kind in _KINDS}
         return Raw(**recorded, lost=found["lost"], ended=found["ended"], interfaces=found["interfaces"])
+
+    def secrets(self) -> bytes:
+        """Return what programs logged of their TLS connections' secrets, in NSS's key log format."""
+        return self._client.fetch_bytes("secrets")
 
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
         """Return when something of a kind was recorded since the mark, or after `seconds`."""
