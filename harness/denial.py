@@ -118,12 +118,24 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         last = passport.hops()[-1] if passport.hops() else "nowhere"
         yield Finding("denied", "broken", hop, wanted, f"nothing of the flow; last seen at {last}")
         return
-    for sighting in found:
+    for sighting in _last_said(found):
         refused = "refused" if sighting.facts.get("refused") else sighting.event
         verdict = sighting.facts.get("verdict", refused)
         rule = rule_of(sighting)
         good = _denies(sighting) and expected.by in (None, rule)
         yield Finding("denied", "held" if good else "broken", hop, wanted, _words(sighting, verdict, rule))
+
+
+def _last_said(found: tuple[Sighting, ...]) -> Iterator[Sighting]:
+    """Yield decisions, less what was allowed in one direction before it was denied in the other.
+
+    A cluster node asks the sender's policies and then the receiver's, if both are its pods.
+    """
+    against = {sighting.facts.get("direction") for sighting in found if _denies(sighting)}
+    for sighting in found:
+        direction = sighting.facts.get("direction")
+        if _denies(sighting) or not against or direction is None or direction in against:
+            yield sighting
 
 
 def _denied_somewhere(evidence: Evidence, passport: Passport) -> Finding:
@@ -153,7 +165,8 @@ def judge_answer(check: str, hop: str, evidence: Evidence, passport: Passport) -
 def _words(sighting: Sighting, verdict: str, rule: str) -> str:
     by = f" by {rule!r}" if rule else ""
     identity = f", identity {sighting.facts['identity']}" if sighting.facts.get("identity") else ""
-    reason = f" ({sighting.facts['reason']})" if sighting.facts.get("reason") else ""
+    why = sighting.facts.get("reason") or sighting.facts.get("direction")
+    reason = f" ({why})" if why else ""
     return f"{verdict}{by}{identity}{reason}"
 
 

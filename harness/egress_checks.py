@@ -63,6 +63,8 @@ def _pools(cluster: Cluster, lab: Lab) -> _Found:
 
 
 def _egress(egress: Egress, cluster: Cluster, lab: Lab) -> _Found:
+    if not egress.watch and egress.pods is None:
+        yield (), "say whose pods are led to the gateway: namespaces ('watch'), labels ('pods'), or both"
     for index, namespace in enumerate(egress.watch):
         if namespace not in lab.namespaces:
             known = nearest(namespace, list(lab.namespaces))

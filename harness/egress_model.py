@@ -8,6 +8,7 @@ from pydantic import Field
 
 from harness.entry import Entry
 from harness.lab_words import Address, Form, Labels, Name, Names
+from harness.labels import LabelSelector
 
 Interface = Annotated[
     str, Form(r"^[a-z][a-z0-9-]*$", "an interface's name such as shim1, at most 15 characters", 15)
@@ -27,14 +28,15 @@ class Way(Entry):
 
 
 class Egress(Entry):
-    """Policy routing of the watched namespaces' pods to a gateway.
+    """Policy routing of watched pods to a gateway: of those in the namespaces of `watch` that `pods` selects.
 
     `mode` says for which interfaces: `regular` for the pods' own, `secureSPK` for second ones, `pseudoCNI` for both.
     `fault` leaves out a part, so that tests can show that a run notices.
     """
 
     mode: Literal["regular", "secureSPK", "pseudoCNI"] = "regular"
-    watch: Annotated[Labels, Field(min_length=1)]
+    watch: Labels = ()
+    pods: LabelSelector | None = None
     gateway: Name
     primary: Way | None = None
     secondary: Way | None = None

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.lab import Cluster, Way
+    from harness.lab import Cluster, Pod, Way
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,11 @@ def pool_of(pod: str, cluster: Cluster) -> str:
     namespace = pod.partition("/")[0]
     bound = (name for name, pool in cluster.pools.items() if namespace in pool.namespaces)
     return next(bound, next(iter(cluster.pools)))
+
+
+def is_watched(pod: Pod, cluster: Cluster) -> bool:
+    """Tell whether a pod is led to the gateway: its namespace is watched, and its labels are those that are wanted."""
+    egress = cluster.egress
+    if egress is None or (egress.watch and pod.namespace not in egress.watch):
+        return False
+    return egress.pods is None or egress.pods.matches(pod.labels)

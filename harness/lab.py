@@ -53,11 +53,13 @@ from harness.lab_words import (
     SpiffeId,
     Word,
 )
+from harness.labels import NAMESPACE_NAME
 from harness.pool_model import Pool
 from harness.route_checks import GATEWAY, GATEWAYS
 from harness.validation import examine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = [
@@ -105,6 +107,7 @@ __all__ = [
     "Word",
     "Workload",
     "load_lab",
+    "namespace_labels",
     "outside_kinds",
     "parse_lab",
     "pod_host",
@@ -127,6 +130,17 @@ class Pod:
     spec: Workload
     injected: bool
     service_account: str
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels: those of its workload; of one with versions also `version`, unless the workload says another."""
+        return ({"version": self.version} if self.version else {}) | self.spec.labels
+
+
+def namespace_labels(lab: Lab, namespace: str) -> Mapping[str, str]:
+    """Return a namespace's labels: its own, and its name, which Kubernetes adds to each."""
+    declared = lab.namespaces[namespace].labels if namespace in lab.namespaces else {}
+    return {**declared, NAMESPACE_NAME: namespace}
 
 
 def pods(lab: Lab) -> tuple[Pod, ...]:

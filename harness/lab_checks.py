@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from harness import bgp_checks, egress_checks, lookup, overlay_checks, rotation_checks, route_checks
+from harness import (
+    bgp_checks,
+    egress_checks,
+    lookup,
+    overlay_checks,
+    policy_checks,
+    rotation_checks,
+    route_checks,
+)
 from harness.lookup import nearest
 
 if TYPE_CHECKING:
@@ -48,6 +56,7 @@ def check(lab: Lab) -> Found:
     yield from bgp_checks.check(lab)
     yield from egress_checks.check(lab)
     yield from overlay_checks.check(lab)
+    yield from policy_checks.check(lab)
     for name, spec in lab.outside.items():
         plug_check = getattr(lookup.find("nodes", spec.kind), "check", None)
         for place, message in plug_check(name, spec, lab) if plug_check else ():

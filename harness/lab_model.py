@@ -31,6 +31,8 @@ from harness.lab_words import (
     Word,
     shown,
 )
+from harness.labels import PodLabels
+from harness.policy_model import NetworkPolicy
 from harness.pool_model import Pool
 
 
@@ -206,6 +208,7 @@ class Workload(Entry):
     port: Port | None = None
     database: Database | None = None
     versions: Labels = ()
+    labels: PodLabels = Field(default_factory=dict)
     service_account: Name = "default"
     inject: Flag | None = None
     node: Name | None = None
@@ -215,11 +218,13 @@ class Workload(Entry):
 
 
 class Namespace(Entry):
-    """A tenant: its workloads, and the SNAT pool that stands for it outside."""
+    """A tenant: its workloads, the policies that isolate them, and the SNAT pool that stands for it outside."""
 
     inject: Flag = False
     snat: Name | None = None
+    labels: PodLabels = Field(default_factory=dict)
     workloads: dict[Label, Workload] = Field(default_factory=dict)
+    network_policies: dict[Name, NetworkPolicy] = Field(default_factory=dict)
 
 
 class Service(Entry):

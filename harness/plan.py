@@ -290,8 +290,8 @@ def endpoints(plan: Plan, bindings: Bindings, service: Service) -> tuple[tuple[s
 
 
 def counter_name(prefix: str, name: str) -> str:
-    """Return the nftables counter of a rule or pool: its identifiers have neither hyphens nor dots."""
-    return f"{prefix}_{name}".replace("-", "_").replace(".", "_")
+    """Return the nftables counter of a rule or pool, whose identifiers have no hyphens; a dot stands for `/`."""
+    return f"{prefix}_{name}".replace("-", "_").replace(".", "_").replace("/", ".")
 
 
 def _plug(kind: str, function: str, node: Node, plan: Plan) -> tuple[Request, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from harness.egress_ways import ways_out
+from harness.egress_ways import is_watched, ways_out
 from harness.plan import File, Program, Ready, Runtime
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict
     watched = [
         pod
         for pod in plan.pods
-        if pod.host == node.name and pod.pod is not None and pod.pod.namespace in egress.watch
+        if pod.host == node.name and pod.pod is not None and is_watched(pod.pod, cluster)
     ]
     return {
         "mode": egress.mode,

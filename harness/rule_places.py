@@ -55,6 +55,11 @@ def _written(sighting: Sighting, plan: Plan) -> Iterator[tuple[_Loc, str]]:
         yield from _of_sidecar(sighting, node, rule, plan)
     elif node in lab.outside:
         yield from _of_outside(sighting, node, rule, lab)
+    elif lab.cluster is not None and node in lab.cluster.nodes:
+        namespace, _, name = rule.partition("/")
+        denies = sighting.event == "drop"
+        says = "it isolates the pod, and no rule of such a policy allows this" if denies else ""
+        yield ("namespaces", namespace, "network_policies", name), says
     else:
         pod = next((found.pod for found in plan.pods if found.name == node), None)
         if pod is not None:

@@ -16,6 +16,7 @@ from harness.entry import Entry
 from harness.expect_model import Expect, Percent
 from harness.lab_model import ClientTls, Mtls
 from harness.lab_words import Duration, Form, Line, Lines, listed, shown
+from harness.labels import PodLabels
 
 SCHEMES = ("tcp", "udp", "icmp", "http", "https")
 READDRESSINGS = ("reboot", "add_block", "release_block")
@@ -37,6 +38,7 @@ _BELONGS = {
     "address_of": ("create",),
     "service_account": ("create",),
     "inject": ("create",),
+    "labels": ("create",),
     "program": _PROGRAM_STEPS,
     "to": ("weights",),
     "accepts": ("mtls",),
@@ -161,6 +163,7 @@ class Step(Entry):
     address_of: Line | None = None
     service_account: Line | None = None
     inject: bool | None = None
+    labels: PodLabels | None = None
     kill: Line | None = None
     stop: Line | None = None
     restart: Line | None = None

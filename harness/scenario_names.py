@@ -12,6 +12,7 @@ from harness.lab import SERVING, pod_host, pods, services
 from harness.lab_checks import snat_pools
 from harness.lookup import nearest
 from harness.overlay_checks import tunnel_taps
+from harness.policy_checks import policy_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,8 @@ class Words:
             return tuple(lookup.find("nodes", SIDECAR).CLIENT_RULES)
         if hop.endswith(f" {SIDECAR}"):
             return tuple(lookup.find("nodes", SIDECAR).SERVER_RULES)
+        if hop == "node" or (self.lab.cluster is not None and hop in self.lab.cluster.nodes):
+            return policy_names(self.lab)
         outside = self.lab.outside.get(hop)
         if outside is not None:
             deciders = getattr(lookup.find("nodes", outside.kind), "deciders", None)

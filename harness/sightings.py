@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import lookup
@@ -12,6 +12,7 @@ from harness.capture import Packet, dissect
 from harness.evidence import Recorded, Sighting
 from harness.plan import Plan
 from harness.programs.fivetuple import ICMP, FiveTuple
+from harness.programs.ippacket import flow_of, parse
 from harness.programs.tap import frames
 from harness.running import Raw
 
@@ -26,7 +27,7 @@ def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Seque
     """Return everything recorded in a span as sightings in order of time, with packets and counters beside them."""
     packets = tuple(sorted(_packets(raw), key=lambda found: found[1].time))
     lines = {_program(key): tuple(found) for key, found in raw.lines.items()}
-    sightings = [*_conntrack(raw), *_nflog(raw), *_from_packets(packets)]
+    sightings = [*_conntrack(raw), *_nflog(raw, packets), *_from_packets(packets)]
     known = {node.name for node in plan.nodes}
     for (node_name, program), found in lines.items():
         if node_name not in known:  # its last words; a step took it away
@@ -160,12 +161,43 @@ def _conntrack(raw: Raw) -> Iterator[Sighting]:
                 )
 
 
-def _nflog(raw: Raw) -> Iterator[Sighting]:
-    """Yield firewall log entries; the prefix is `<allow|drop|reject> <rule>`."""
+def _nflog(raw: Raw, packets: Iterable[tuple[str, Packet]]) -> Iterator[Sighting]:
+    """Yield firewall log entries; the prefix is `<allow|drop|reject> <rule>`, with a direction behind it or without.
+
+    Where a node translates the destination before it decides, the entry has the packet as it was then, and of what is
+    dropped connection tracking tells nobody: as what it came there is known by the packet's own identity.
+    """
+    came = _as_they_came(packets, raw.nflog.keys())
     for node, entries in raw.nflog.items():
         for entry in entries:
-            event, _, rule = entry.prefix.partition(" ")
-            yield Sighting(node, "nflog", event, entry.time, entry.flow, None, {"rule": rule.strip()})
+            event, _, words = entry.prefix.partition(" ")
+            rule, _, direction = words.strip().partition(" ")
+            facts = {"rule": rule} | ({"direction": direction} if direction else {})
+            before = came.get((node, *_identity(entry.packet))) if entry.flow else None
+            translated = before is not None and before != entry.flow
+            flow, onward = (before, entry.flow) if translated else (entry.flow, None)
+            yield Sighting(node, "nflog", event, entry.time, flow, onward, facts)
+
+
+def _as_they_came(
+    packets: Iterable[tuple[str, Packet]], nodes: Container[str]
+) -> dict[tuple[object, ...], FiveTuple]:
+    """Return the 5-tuples of packets that came to these nodes, by node, source, IP id and TCP sequence number."""
+    return {
+        (node, packet.flow.src, packet.flow.sport, packet.ip_id, packet.seq): packet.flow
+        for node, packet in packets
+        if node in nodes and not packet.outgoing
+    }
+
+
+def _identity(data: bytes) -> tuple[object, ...]:
+    """Return what no translation of a destination changes: source, IP id, and TCP's sequence number or 0."""
+    ip = parse(data)
+    flow = flow_of(data, ip) if ip is not None else None
+    if ip is None or flow is None:
+        return ()
+    sequence = data[ip.start + 4 : ip.start + 8] if flow.protocol == _TCP else b""
+    return flow.src, flow.sport, ip.ip_id, int.from_bytes(sequence, "big")
 
 
 def _difference(before: Counters, after: Counters) -> dict[str, dict[str, tuple[int, int]]]:

@@ -167,15 +167,18 @@ def _decision(sighting: Sighting, evidence: Evidence, document: Document) -> Dec
     rule = rule_of(sighting)
     verdict = sighting.facts.get("verdict", sighting.event)
     counters = evidence.recorded.counters.get(sighting.at, {})
-    counted = counters.get(counter_name("rule", rule)) or (
-        counters.get(rule) if sighting.witness == "nflog" else None
+    denied = counters.get(counter_name("denied", rule)) if sighting.event == "drop" else None
+    counted = (
+        denied
+        or counters.get(counter_name("rule", rule))
+        or (counters.get(rule) if sighting.witness == "nflog" else None)
     )
     return Decision(
         sighting.at,
         verdict in ("allow", "PERMITTED"),
         rule,
         sighting.facts.get("identity", ""),
-        sighting.facts.get("reason", ""),
+        sighting.facts.get("reason") or sighting.facts.get("direction", ""),
         place_of(sighting, evidence.plan, document),
         (counted[0], counted[1]) if counted else None,
     )

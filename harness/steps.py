@@ -178,7 +178,8 @@ def _with(lab: ChangeableLab, name: str, step: Step, address: IPv4Address | None
         else None
     )
     account = step.service_account or "default"
-    spec = Workload(runs="client", inject=step.inject, service_account=account, node=host)
+    labels = step.labels or {}
+    spec = Workload(runs="client", inject=step.inject, service_account=account, node=host, labels=labels)
     workloads = dict(lab.plan.lab.namespaces[namespace].workloads) | {workload: spec}
     return _with_workloads(lab.plan.lab, namespace, workloads)
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+from harness.pod_link import cali, digest
 
-
-def digest(name: str) -> str:
-    """Return hexadecimal digits that are a node's own (Calico's way too)."""
-    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+__all__ = ["cali", "digest", "mac"]
 
 
 def mac(name: str, port: int, side: int) -> str:
     """Return the MAC of one side (0: the node's, 1: the other) of a node's port, 0 to 127."""
     digits = digest(name)
     return ":".join(["02", f"{port << 1 | side:02x}", *(digits[at : at + 2] for at in range(0, 8, 2))])
-
-
-def cali(name: str) -> str:
-    """Return what the interface of a pod is called on its node."""
-    return f"cali{digest(name)[:11]}"

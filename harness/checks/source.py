@@ -97,7 +97,7 @@ def _witnesses(
     words["packets"] = {
         packet.flow.src
         for packet in syns
-        if not packet.outgoing and packet.tap.startswith(hop + ".")
+        if not packet.outgoing and packet.tap.startswith(f"{passport.host if hop == 'node' else hop}.")
         if any(
             other.outgoing
             and (other.ip_id, other.seq, other.flow) == (packet.ip_id, packet.seq, packet.flow)

@@ -1,8 +1,8 @@
-"""A cluster node: routes for its pods, service DNAT as kube-proxy does it, natOutgoing and BGP as Calico does them."""
+"""A cluster node: services as kube-proxy has them, natOutgoing, policies and BGP as Calico has them."""
 
 from __future__ import annotations
 
-from harness import bird, policy_routing
+from harness import bird, network_policies, policy_routing
 from harness.identity import Certificates
 from harness.plan import Bindings, Node, Plan, Runtime, endpoints
 from harness.route_checks import GATEWAY
@@ -15,6 +15,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     if plan.lab.cluster is None:
         raise ValueError("a cluster node needs a cluster")
     rules = _service_rules(node, plan, bindings) + _nat_outgoing(plan)
+    rules += network_policies.rules_of(node, plan, bindings)
     runtime = Runtime(rules=rules, sysctls=(("net.ipv4.ip_forward", "1"),))
     runtime = runtime.merged(bird.of_node(node, plan, bindings))
     return runtime.merged(policy_routing.of_node(node, plan, bindings))

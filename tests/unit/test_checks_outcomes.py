@@ -212,6 +212,20 @@ class TestDropped:
         found = judged("dropped", Denied(at="firewall", by="default"), told(ROUND))
         assert states(found) == [("denied", "firewall", "held"), ("dropped", "firewall", "held")]
 
+    def test_what_one_direction_allowed_the_other_may_deny(self) -> None:
+        """A node that asks the sender's policies and then the receiver's has the last word in the second."""
+        evidence = told(ROUND)
+        denial = next(one for one in evidence.recorded.sightings if one.event == "drop")
+        inward = replace(denial, facts={**denial.facts, "direction": "ingress"})
+        outward = replace(denial, event="allow", facts={"rule": "red/open", "direction": "egress"})
+        for before, state in ((outward, "held"), (replace(outward, facts=inward.facts), "broken")):
+            left = [one for one in evidence.recorded.sightings if one is not denial]
+            seen = recorded(
+                evidence, sightings=tuple(sorted([*left, before, inward], key=lambda one: one.time))
+            )
+            found = judged("dropped", Denied(at="firewall", by="default"), seen)
+            assert {one.state for one in found if one.check == "denied"} >= {state}
+
     def test_an_answer_is_no_drop(self) -> None:
         """A hop that answered did not drop."""
         found = judged("dropped", Denied(at="bigip", by="red-only"), told(BLUE))

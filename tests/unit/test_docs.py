@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 import harness
-from harness import egress_model, expect_model, lab_model, pool_model, scenario_model, schema, source
+from harness import (
+    egress_model,
+    expect_model,
+    lab_model,
+    labels,
+    policy_model,
+    pool_model,
+    scenario_model,
+    schema,
+    source,
+)
 from harness.entry import Entry
 from harness.lab import parse_lab
 from harness.nodes import (
@@ -49,6 +59,14 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "mesh.certificates": lab_model.Certificates,
     "mesh.mtls": lab_model.MtlsPolicy,
     "namespaces.NAME": lab_model.Namespace,
+    "namespaces.NAME.network_policies.NAME": policy_model.NetworkPolicy,
+    "namespaces.NAME.network_policies.NAME.ingress, each rule": policy_model.IngressRule,
+    "namespaces.NAME.network_policies.NAME.egress, each rule": policy_model.EgressRule,
+    "each entry of a rule's `from` and `to`": policy_model.PolicyPeer,
+    "ipBlock": policy_model.IpBlock,
+    "each entry of a rule's `ports`": policy_model.PolicyPort,
+    "label selectors": labels.LabelSelector,
+    "label selectors: matchExpressions, each entry": labels.Requirement,
     "namespaces.NAME.workloads.NAME": lab_model.Workload,
     "namespaces.NAME.workloads.NAME.certificate": lab_model.Certificate,
     "namespaces.NAME.workloads.NAME.egress": lab_model.EgressGateway,

@@ -113,6 +113,31 @@ def test_packet_filters_say_verdict_and_rule(prefix: str, event: str, rule: str)
     assert (found.event, found.facts["rule"], found.flow) == (event, rule, FLOW)
 
 
+def test_a_policys_entry_says_the_direction() -> None:
+    """What stands behind the rule's name is the direction in which a pod is isolated."""
+    paper = story()
+    paper.logs("agent-0", "drop red/closed egress", FLOW)
+    plan, _ = lab()
+    (found,) = digest(paper.raw(), plan, {}, {}, ()).sightings
+    assert found.facts == {"rule": "red/closed", "direction": "egress"}
+
+
+def test_what_is_dropped_behind_a_translation_is_known_by_its_packet() -> None:
+    """Nobody else tells what it was before: the entry is of the flow that came, and goes on as its own."""
+    service = replace(FLOW, dst="10.235.0.5")
+    paper = story()
+    paper.sees("server-0.nodes", tcp_frame(service, "S", seq=5), outgoing=False)
+    entry = Entry(BEGUN, "drop red/closed egress", 0, 0, 0, "forward", tcp_frame(FLOW, "S", seq=5)[14:], FLOW)
+    plan, _ = lab()
+    for packet, known in (
+        (entry, (service, FLOW)),
+        (replace(entry, packet=tcp_frame(FLOW, "S", seq=6)[14:]), (FLOW, None)),
+    ):
+        paper.nflog["server-0"] = [packet]
+        found = digest(paper.raw(), plan, {}, {}, ()).sightings
+        assert [(one.flow, one.onward) for one in found if one.witness == "nflog"] == [known]
+
+
 def test_a_logged_packet_without_ports_has_no_flow() -> None:
     """What was logged of a packet that cannot be read is sighted and joined to nobody."""
     paper = story()
