@@ -17,6 +17,7 @@ pytestmark = pytest.mark.live
 CLIENT = "client"
 """In place of a hop: where each case's flow is from."""
 AUTOMAP = "a watched pod leaves behind the gateway's own address"
+POLICY = "a policy on the pod's own interface stops what no rule of any policy allows"
 SECOND = "the second interface keeps its address"
 
 
@@ -80,6 +81,17 @@ def _pods_by_the_management(lab: dict[str, Any]) -> None:
     lab["outside"]["mgmt"]["rules"].append({"name": "opened", "allow": True})
 
 
+def _no_policies(lab: dict[str, Any]) -> None:
+    """Have policies that select nobody, by a label with a slip in it."""
+    for policy in lab["namespaces"]["spk-apps-3"]["network_policies"].values():
+        policy["podSelector"] = {"matchLabels": {"app": "valut"}}
+
+
+def _allows_the_server(lab: dict[str, Any]) -> None:
+    policy = lab["namespaces"]["spk-apps-3"]["network_policies"]["vault-and-its-partners"]
+    del policy["egress"][0]["to"][0]["ipBlock"]["except"]
+
+
 CASES = {
     "outgoing-nat-on": Case(_nat_outgoing, AUTOMAP, "spk", "refused there by 'default'"),
     "untranslated": Case(_taken_before, AUTOMAP, "server", "packets 10.124.0."),
@@ -115,6 +127,10 @@ CASES = {
         "a shim that is down lets nothing out by the node's own way",
         "mgmt",
         "opening 10.124.0.1:",
+    ),
+    "network-policies-of-nobody": Case(_no_policies, POLICY, "spk", "opening 10.124.0.4:"),
+    "network-policy-without-its-exception": Case(
+        _allows_the_server, POLICY, "node", "allow by 'spk-apps-3/vault-and-its-partners' (egress)"
     ),
     "address-taken-over-behind-an-open-door": Case(
         _pods_by_the_management,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small_tenants import LAB, plan_of, pretended_certificates
 
-from harness.drivers.netns.bind import bind
+from harness.agent.bind import bind
 from harness.labels import LabelSelector
 from harness.plan import render
 from harness.pod_link import cali
