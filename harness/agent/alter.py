@@ -32,7 +32,7 @@ def alter(lab: Lab, change: Change) -> None:
     Raises Failed when a program does not end or does not get ready, NftError or NetlinkError when the kernel
     refuses a part.
     """
-    from harness.agent.lab_process import write_file, write_hosts  # noqa: PLC0415 - it imports us
+    from harness.agent.lab_process import write_file  # noqa: PLC0415 - it imports us
 
     network = lab.network
     if network is None:
@@ -45,8 +45,8 @@ def alter(lab: Lab, change: Change) -> None:
         Path(path).unlink(missing_ok=True)
     for file in change.files:
         write_file(file)
-    write_hosts(change.payload.layout)
     lab.payload = change.payload
+    lab.write_hosts()
     network.add_bridges(change.payload.layout.bridges)
     made = network.add(change.new)
     lab.record(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,11 @@ class Built:
             if fd is not None:
                 os.close(fd)
 
+    def free_index(self, wanted: int) -> int:
+        """Return an interface's index, the wanted one unless a card that others made has it."""
+        taken = set(self.indexes.values())
+        return wanted if wanted not in taken else max(taken) + 1
+
     def tap_names(self, layout: Layout) -> dict[int, str]:
         """Return interface index to the name of its tap."""
         return {
@@ -63,15 +69,15 @@ class Network:
         """Make the fabric; `keep` are folders outside the private one that programs in pods need too."""
         self.spaces: dict[str, Built] = {}
         self._worker = worker
-        self._keep = tuple(outermost(keep))
-        self._groups = _groups()
+        self._keep = keep
         self._port = _FIRST_PORT
         self._fabric = netlink.Socket()
-        for scope in (
-            "all",
-            "default",
-        ):  # or the bridges' own neighbour discovery would stand in every capture
-            _write_sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1")
+        if layout.bridges:
+            for scope in (
+                "all",
+                "default",
+            ):  # or the bridges' neighbour discovery would stand in every capture
+                _write_sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1")
         self._bridges: dict[str, int] = {}
         self.add_bridges(layout.bridges)
 
@@ -91,13 +97,13 @@ class Network:
         """Make namespaces and everything in them."""
         made = []
         for space in spaces:
-            call = partial(_make_space, space, self._worker, self._keep, self._groups)
-            self.spaces[space.name] = self._worker.call(call)
+            call = partial(_make_space, space, self._worker, self._keep)
+            self.spaces[space.name] = _adopt(space) if space.here else self._worker.call(call)
             made.append(self.spaces[space.name])
         batch: list[netlink.Message] = []
         for built in made:
             for number, nic in enumerate(built.space.nics):
-                if nic.bridge is not None:
+                if nic.bridge is not None and not built.space.here:
                     index = built.indexes[nic.name] = _FIRST_NIC + number
                     batch.append(_pair(nic, self._port, index, built.place.net))
                     batch.append(netlink.link_set(self._port, up=True, master=self._bridges[nic.bridge]))
@@ -146,7 +152,7 @@ class Network:
         for number, nic in enumerate(built.space.nics):
             if nic.macvlan and nic.peer_space is not None:
                 host = self.spaces[nic.peer_space]
-                index = built.indexes[nic.name] = _FIRST_NIC + number
+                index = built.indexes[nic.name] = built.free_index(_FIRST_NIC + number)
                 card = host.indexes[nic.peer_name]
                 made = netlink.macvlan(nic.name, index, nic.mac, card, netns_fd=built.place.net)
                 # a macvlan of a card that is down cannot be brought up
@@ -168,7 +174,7 @@ class Network:
                 host.route.send(batch)
 
 
-def _pair(nic: Nic, port: int, index: int, net: int) -> netlink.Message:
+def _pair(nic: Nic, port: int, index: int, net: int | None) -> netlink.Message:
     """Make both ends of an interface: `port` where we are, `index` in the node's own namespace."""
     return netlink.veth(
         nic.peer_name, port, nic.peer_mac, nic.name, index, nic.mac, net, nic.peer_mtu, nic.mtu
@@ -185,7 +191,7 @@ def _configuration(built: Built) -> list[netlink.Message]:
         if not nic.whole:
             batch.append(netlink.as_on_wire(index_of[nic.name]))
     for number, tunnel in enumerate(space.tunnels):
-        index_of[tunnel.name] = _FIRST_TUNNEL + number
+        index_of[tunnel.name] = built.free_index(_FIRST_TUNNEL + number)
         batch += _tunnel(tunnel, index_of[tunnel.name])
     batch += [
         netlink.neighbour(index_of[entry.device], entry.address, entry.mac) for entry in space.neighbours
@@ -215,12 +221,12 @@ def route_message(built: Built, route: Route, *, again: bool = False) -> netlink
     )
 
 
-def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str) -> Built:
+def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
     """Make a namespace, in the worker's thread, which is home again when this returns."""
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _write_sysctl("net.ipv4.ping_group_range", groups)
+        _write_sysctl("net.ipv4.ping_group_range", _groups())
         for name, value in space.sysctls:
             _write_sysctl(name, value)
         # these sockets stay in this namespace for good
@@ -231,13 +237,33 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str
         worker.go_home()
 
 
+def _adopt(space: Space) -> Built:
+    """Take over the namespace that we are in, and its cards, which get the names and addresses that they are to have.
+
+    Raises OSError when a card is not there. What others configured of them goes.
+    """
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    built = Built(space, Place(None), netlink.Socket(), Nft(), raw, {"lo": 1})
+    known = {entry.address.partition("/")[0]: entry for entry in built.route.addresses()}
+    batch: list[netlink.Message] = []
+    for nic in space.nics:
+        if nic.bridge is None:
+            continue
+        found = known.get(nic.found_by)
+        if found is None:
+            raise OSError(errno.ENODEV, f"{space.name} has no card with the address {nic.found_by}")
+        index = built.indexes[nic.name] = found.index
+        # down first: only then a card takes another name everywhere; a name may be another card's still
+        batch += [netlink.link_set(index, up=False), netlink.address_del(index, found.address)]
+        batch.append(netlink.link_set(index, name=f"card{index}", mac=nic.mac, mtu=nic.mtu))
+    batch += [netlink.link_set(built.indexes[nic.name], name=nic.name) for nic in space.nics if nic.bridge]
+    built.route.send(batch)
+    return built
+
+
 def _write_sysctl(name: str, value: str) -> None:
     try:
-        fd = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+        Path("/proc/sys", name.replace(".", "/")).write_text(value, encoding="ascii")
     except OSError as error:
         raise OSError(error.errno, f"sysctl {name} = {value}: {error.strerror}") from error
 
@@ -260,7 +286,8 @@ def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
     Path(own, "etc/resolv.conf").touch()
     for name in ("resolv.conf", "hosts", "hostname"):
         sys_.bind(f"{own}/etc/{name}", f"/etc/{name}")
-    _cover("/run", "mode=755", (own, f"{PRIVATE}/programs", f"{PRIVATE}/host-etc", *keep))
+    etc = f"{PRIVATE}/host-etc"  # a container's is its own and not there
+    _cover("/run", "mode=755", (own, f"{PRIVATE}/programs", *([etc] if Path(etc).is_dir() else []), *keep))
     for place, mode in _OWN_MEMORY:
         if Path(place).is_dir():
             _cover(place, f"mode={mode}", keep)
@@ -271,7 +298,7 @@ def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
 
 def _cover(place: str, mode: str, keep: tuple[str, ...]) -> None:
     """Mount fresh memory on a folder, with only the named folders below it shown again."""
-    shown = {path: os.open(path, os.O_PATH) for path in keep if path.startswith(place + "/")}
+    shown = {path: os.open(path, os.O_PATH) for path in outermost(keep) if path.startswith(place + "/")}
     sys_.mount("tmpfs", place, "tmpfs", sys_.MS_NOSUID, mode)
     for path, fd in shown.items():
         Path(path).mkdir(parents=True)

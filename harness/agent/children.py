@@ -28,9 +28,9 @@ NOT_FOUND = 127
 
 @dataclass(frozen=True)
 class Place:
-    """The namespaces a process starts in, as descriptors; None is the sandbox's own."""
+    """The namespaces a process starts in, as descriptors; None is the agent's own."""
 
-    net: int
+    net: int | None
     mount: int | None = None
     uts: int | None = None
 
@@ -61,11 +61,15 @@ class Child:
 
 
 class Worker:
-    """A thread with a working directory of its own that visits namespaces; calls are done in turn."""
+    """A thread with a working directory of its own that visits namespaces; calls are done in turn.
 
-    def __init__(self, name: str, prepare: Callable[[], None] | None = None) -> None:
+    One that does not travel needs no privilege for it: it is where all of its places are.
+    """
+
+    def __init__(self, name: str, prepare: Callable[[], None] | None = None, *, travels: bool = True) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], object], Future[object]]] = SimpleQueue()
         self._prepare = prepare
+        self._travels = travels
         threading.Thread(target=self._run, name=name, daemon=True).start()
         self.call(lambda: None)
 
@@ -80,6 +84,8 @@ class Worker:
         return self.call(lambda: self._inside(place, function))
 
     def _inside(self, place: Place, function: Callable[[], T]) -> T:
+        if place.net is None:
+            return function()
         sys_.setns(place.net, sys_.CLONE_NEWNET)
         try:
             if place.mount is not None:
@@ -91,16 +97,17 @@ class Worker:
             self.go_home()
 
     def go_home(self) -> None:
-        """Return to the sandbox's own namespaces; for functions that run in this thread."""
+        """Return to the agent's own namespaces; for functions that run in this thread."""
         sys_.setns(self._net, sys_.CLONE_NEWNET)
         sys_.setns(self._mount, sys_.CLONE_NEWNS)
         sys_.setns(self._uts, sys_.CLONE_NEWUTS)
 
     def _run(self) -> None:
-        sys_.unshare(sys_.CLONE_FS)
-        self._net = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        self._mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
-        self._uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY)
+        if self._travels:
+            sys_.unshare(sys_.CLONE_FS)
+            self._net = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+            self._mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+            self._uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY)
         if self._prepare is not None:
             self._prepare()
         while True:
@@ -115,12 +122,13 @@ class Worker:
 class Children:
     """Start processes in nodes and know how each of them ended."""
 
-    def __init__(self, file_limit: tuple[int, int]) -> None:
+    def __init__(self, file_limit: tuple[int, int], *, travels: bool = True) -> None:
         self._file_limit = file_limit
         self._table: dict[int, Child] = {}
         self._lock = threading.Condition()
-        self._programs = Worker("start-programs", sys_.pass_capabilities_on)
-        self._workloads = Worker("start-workloads", sys_.keep_capabilities_to_itself)
+        give_none = sys_.keep_capabilities_to_itself if travels else sys_.give_up_capabilities
+        self._programs = Worker("start-programs", sys_.pass_capabilities_on, travels=travels)
+        self._workloads = Worker("start-workloads", give_none, travels=travels)
         threading.Thread(target=self._reap, name="reap", daemon=True).start()
 
     def start(self, command: Command, *, capabilities: bool) -> Child:

@@ -1,11 +1,14 @@
 """The control protocol's server side: newline JSON on an abstract unix socket, a thread for each connection.
 
 A request is {"id", "protocol", "op", ...}; its answer {"id", "ok": true, "result"} or {"id", "ok": false, "error"}.
-Large results come as a memfd beside the answer; streams are never framed: exec passes descriptors.
+Large results come as a memfd beside the answer; streams are never framed: exec passes descriptors. Who cannot be passed
+descriptors, because other programs lie between, asks `inline`: memory files then stand in the answer, and in the
+request, as `data` in base64, and `run` is there in place of `exec`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -16,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__, netlink
 from harness.agent import PROTOCOL
 from harness.agent import syscalls as sys_
-from harness.agent.operations import Operations, Wrong
+from harness.agent.commands import Wrong
+from harness.agent.operations import Operations
 
 if TYPE_CHECKING:
     from harness.agent.lab_process import Lab
@@ -84,10 +88,15 @@ class Connection:
         try:
             request = json.loads(line)
             answer["id"] = request.pop("id", None)
+            inline = request.pop("inline", False)
+            if "data" in request:
+                fds.append(_as_memory(request.pop("data")))
             result = self._do(request, fds)
             if isinstance(result, tuple):
                 result, send = result
             answer |= {"ok": True, "result": result}
+            if inline and send:
+                answer["data"] = _as_text(send)
         except (Wrong, TypeError, KeyError, ValueError, netlink.NetlinkError, OSError) as error:
             answer["error"] = (
                 f"{type(error).__name__}: {error}" if not isinstance(error, Wrong) else str(error)
@@ -114,3 +123,18 @@ class Connection:
         if fds:
             request["fds"] = fds
         return op(**request)
+
+
+def _as_memory(text: str) -> int:
+    """Return a memory file with what stands in base64."""
+    memory = os.memfd_create("data")
+    with os.fdopen(os.dup(memory), "wb") as file:
+        file.write(base64.b64decode(text))
+    return memory
+
+
+def _as_text(send: list[int]) -> str:
+    """Return the content of the one memory file in base64, and let go of it."""
+    with os.fdopen(send.pop(), "rb") as file:
+        file.seek(0)
+        return base64.b64encode(file.read()).decode()

@@ -14,7 +14,7 @@ from harness.agent import syscalls as sys_
 from harness.agent.build import Built, Network
 from harness.agent.children import Children, Command, Worker
 from harness.agent.folders import PRIVATE
-from harness.agent.layout import Layout, Payload, PlacedFile, Start
+from harness.agent.layout import Payload, PlacedFile, Start
 from harness.agent.readiness import Failed, Running, until_ready
 from harness.agent.recorder import NFLOG_GROUP, Recorder
 from harness.netlink import NetlinkError, Socket
@@ -36,15 +36,19 @@ _MOST_FILES = 65536
 class Lab:
     """A lab that stands: its spaces, children, recordings. The only mutable thing of the project."""
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Payload, *, contained: bool = False) -> None:
+        """Make it ready to stand up; `contained` in a container, whose /etc is its own already."""
         self.payload = payload
+        self._contained = contained
         self.phases: list[tuple[str, float]] = []
         self.stop = threading.Event()
+        self.held = threading.Event()
         self._since = time.monotonic()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MOST_FILES), hard))
-        self.children = Children((soft, hard))
-        self.builder = Worker("build", sys_.pass_capabilities_on)
+        travels = not contained or any(space.pod for space in payload.layout.spaces)
+        self.children = Children((soft, hard), travels=travels)
+        self.builder = Worker("build", sys_.pass_capabilities_on, travels=travels)
         self.recorder = Recorder()
         self.programs: dict[tuple[str, str], Running] = {}
         self.network: Network | None = None
@@ -81,9 +85,14 @@ class Lab:
         layout = self.payload.layout
         for file in self.payload.files:
             write_file(file)
-        write_hosts(layout)
-        sys_.bind(_HOSTS, "/etc/hosts")  # stays writable for us when /etc does not
-        sys_.restrict("/etc", sys_.MOUNT_ATTR_RDONLY)  # nodes share it, and a pod's copy inherits this
+        self.write_hosts()
+        if self._contained:
+            Path("/etc/resolv.conf").write_text(
+                "", encoding="ascii"
+            )  # or the host's name servers would be asked
+        else:
+            sys_.bind(_HOSTS, "/etc/hosts")  # stays writable for us when /etc does not
+            sys_.restrict("/etc", sys_.MOUNT_ATTR_RDONLY)  # nodes share it, and a pod's copy inherits this
         self.phase("files")
         try:
             self.network = Network(layout, self.builder, self.payload.keep)
@@ -142,9 +151,15 @@ class Lab:
         running = self.programs[start.space, start.name] = Running(start, child, first_line)
         return running
 
+    def write_hosts(self) -> None:
+        """Write the agent's own host table: the nodes outside pods."""
+        text = f"127.0.0.1 localhost\n{self.payload.layout.hosts}"
+        Path("/etc/hosts" if self._contained else _HOSTS).write_text(text, encoding="ascii")
+
     def _record(self, built: Built) -> None:
         """Record a node; runs in a thread of its own, for making a ring waits for an RCU grace period."""
-        sys_.setns(built.place.net, sys_.CLONE_NEWNET)
+        if built.place.net is not None:
+            sys_.setns(built.place.net, sys_.CLONE_NEWNET)
         tap = None
         if built.space.tapped:
             tap = Tap(blocks=_blocks(len(self.payload.layout.spaces)))
@@ -170,8 +185,3 @@ def write_file(file: PlacedFile) -> None:
     with os.fdopen(fd, "w", encoding="utf-8") as stream:
         stream.write(file.content)
     fresh.replace(target)
-
-
-def write_hosts(layout: Layout) -> None:
-    """Write the sandbox's own host table: the nodes outside pods."""
-    Path(_HOSTS).write_text(f"127.0.0.1 localhost\n{layout.hosts}", encoding="ascii")

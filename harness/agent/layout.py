@@ -12,6 +12,7 @@ class Nic:
     With `macvlan` there is no pair: the peer is the card that it is a macvlan of, in bridge mode.
     `mtu` is its own, `peer_mtu` that of the other end. Without `whole` no frame on either end is longer than that, as
     on a wire. `mirrors` are the other space's devices that get a copy of all that passes the other end.
+    `found_by` is the address by which a card is known that others made, in a space that is `here`.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Nic:
     peer_mtu: int = 1500
     whole: bool = True
     mirrors: tuple[str, ...] = ()
+    found_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Space:
-    """One node: a network namespace; a pod has mount and UTS namespaces too."""
+    """One node: a network namespace; a pod has mount and UTS namespaces too.
+
+    One that is `here` is the namespace that the agent is in: others made it, gave it its sysctls, and put its cards on
+    their networks.
+    """
 
     name: str
     hostname: str
@@ -84,6 +90,7 @@ class Space:
     rules: str = ""
     etc: tuple[tuple[str, str], ...] = ()
     tapped: bool = True
+    here: bool = False
 
 
 @dataclass(frozen=True)

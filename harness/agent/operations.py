@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import signal
 import socket
-import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
@@ -19,7 +16,7 @@ from harness.agent import syscalls as sys_
 from harness.agent.alter import alter, end_program, set_link
 from harness.agent.build import hosts_of
 from harness.agent.change import Change
-from harness.agent.children import NOT_FOUND, Child, Command
+from harness.agent.commands import Commands, Wrong
 from harness.agent.key_log import lines_of
 from harness.agent.readiness import Failed, until_ready
 from harness.programs import bird_control
@@ -30,12 +27,6 @@ from harness.programs.tap import send_nonce
 if TYPE_CHECKING:
     from harness.agent.lab_process import Lab
 
-_ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "TERM": "xterm"}
-
-
-class Wrong(Exception):
-    """A request that cannot be done; the message is for the user."""
-
 
 class Operations:
     """What one client may ask for, the processes it started, and the window it holds."""
@@ -43,13 +34,16 @@ class Operations:
     def __init__(self, lab: Lab, window: threading.Lock) -> None:
         self._lab = lab
         self._window = window
-        self._children: dict[int, Child] = {}
+        self._commands = Commands(lab)
         self._holds_window = False
+        self._holds_lab = False
         self.table: Mapping[str, Callable[..., Any]] = {
             "hello": self._hello,
-            "exec": self._exec,
-            "wait": self._wait,
-            "signal": self._signal,
+            "exec": self._commands.start,
+            "run": self._commands.run,
+            "wait": self._commands.wait,
+            "signal": self._commands.signal,
+            "hold": self._hold,
             "open_window": self._open_window,
             "close_window": self._close_window,
             "mark": self._mark,
@@ -73,10 +67,10 @@ class Operations:
         }
 
     def end(self) -> None:
-        """Give up what the client held: its processes, and its window."""
-        for child in self._children.values():
-            if child.code is None:
-                _signal_session(child.pid, signal.SIGKILL)
+        """Give up what the client held: its processes, its window, and the lab itself when it held that."""
+        if self._holds_lab:
+            self._lab.stop.set()
+        self._commands.end()
         self._close_window()
 
     def _hello(self) -> dict[str, Any]:
@@ -90,57 +84,10 @@ class Operations:
             "phases": self._lab.phases,
         }
 
-    def _exec(  # noqa: PLR0913 - the fields of one request
-        self,
-        node: str,
-        argv: list[str],
-        environment: dict[str, str] | None = None,
-        terminal: tuple[int, int] | None = None,
-        capable: bool = False,  # noqa: FBT001, FBT002 - as above
-        fds: list[int] | None = None,
-    ) -> Any:
-        built = self._lab.spaces.get(node)
-        if built is None:
-            raise Wrong(f"no node {node!r} in this lab")
-        full = _ENVIRONMENT | {"PATH": self._lab.payload.path} | (environment or {})
-        if key_log := self._lab.payload.key_logs.get(node):
-            full |= {"SSLKEYLOGFILE": key_log}  # what curl, and Python's ssl, go by
-        if self._lab.payload.library_path:
-            full["LD_LIBRARY_PATH"] = self._lab.payload.library_path
-        master, slave = os.openpty() if terminal else (None, None)
-        if terminal and slave is not None:
-            termios.tcsetwinsize(slave, terminal)  # before the command can ask
-        try:
-            child = self._lab.children.start(
-                Command(
-                    argv,
-                    full,
-                    built.place,
-                    tuple(fds) if fds and not terminal else None,  # type: ignore[arg-type]
-                    os.ttyname(slave) if slave is not None else None,
-                ),
-                capabilities=capable,
-            )
-        except OSError as error:
-            if master is not None:
-                os.close(master)
-            return {"child": None, "code": NOT_FOUND, "reason": f"{argv[0]}: {error.strerror}"}
-        finally:
-            if slave is not None:
-                os.close(slave)
-        self._children[child.pid] = child
-        return {"child": child.pid, "started": child.started}, [master] if master is not None else []
-
-    def _wait(self, child: int, seconds: float | None = None) -> dict[str, Any]:
-        found = self._children[child]
-        found.gone.wait(seconds)
-        if found.code is not None:
-            del self._children[child]
-        return {"code": found.code, "ended": found.ended}
-
-    def _signal(self, child: int, number: int) -> None:
-        if self._children[child].code is None:
-            _signal_session(child, number)
+    def _hold(self) -> None:
+        """Have the lab end with this connection."""
+        self._holds_lab = True
+        self._lab.held.set()
 
     def _open_window(self, seconds: float) -> bool:
         if not self._holds_window:
@@ -168,8 +115,8 @@ class Operations:
     def _secrets(self) -> tuple[None, list[int]]:
         return _in_memory("secrets", b"".join(lines_of(self._lab.payload.key_logs.values())))
 
-    def _wait_for(self, kind: str, mark: dict[str, dict[str, int]], seconds: float) -> None:
-        self._lab.recorder.wait_for(kind, mark, seconds)
+    def _wait_for(self, kind: str, mark: dict[str, dict[str, int]], seconds: float) -> bool:
+        return self._lab.recorder.wait_for(kind, mark, seconds)
 
     def _barrier(self, seconds: float) -> dict[str, list[str]]:
         """Send a nonce out of every tapped interface and wait until every tap on its way recorded it."""
@@ -210,8 +157,10 @@ class Operations:
         )
         return opened
 
-    def _in_net(self, net: int, function: Callable[[], Any]) -> Any:
+    def _in_net(self, net: int | None, function: Callable[[], Any]) -> Any:
         """Run a function in a network namespace; each connection has a thread of its own, so it may move."""
+        if net is None:
+            return function()
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
         try:
             sys_.setns(net, sys_.CLONE_NEWNET)
@@ -312,8 +261,3 @@ def _as_probe(fields: dict[str, Any]) -> dict[str, Any]:
     if "send" in fields:
         fields["send"] = fields["send"].encode()
     return fields
-
-
-def _signal_session(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)

@@ -192,11 +192,11 @@ class Recorder:
                 for kind in kinds
             }
 
-    def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
-        """Return when something of a kind was recorded since the mark, or after `seconds`."""
+    def wait_for(self, kind: str, mark: Mark, seconds: float) -> bool:
+        """Return when something of a kind was recorded since the mark, or after `seconds`; say whether it was."""
         before, series = mark.get(kind, {}), self._series[kind]
         with self.changed:
-            self.changed.wait_for(
+            return self.changed.wait_for(
                 lambda: any(one.end > before.get(name, 0) for name, one in series.items()), seconds
             )
 

@@ -38,7 +38,7 @@ class State:
 
     def changed(self, plan: Plan, pinned: Mapping[str, IPv4Address] = MappingProxyType({})) -> State:
         """Return the state of another plan, with everything left as it is that both plans have."""
-        bindings = bind(plan, _python(), self.bindings, pinned)
+        bindings = bind(plan, self.bindings.python, self.bindings, pinned)
         authority = plan.lab.mesh.ca
         issued = issue(plan.requests, authority.root, authority.intermediate, self.certificates)
         return State(plan, bindings, issued)
@@ -49,7 +49,7 @@ class State:
         Raises InputError when the pool has none left, or the node none without pods.
         """
         if how == "reboot":
-            return replace(self, bindings=bind(self.plan, _python(), self.bindings, moved=node))
+            return replace(self, bindings=bind(self.plan, self.bindings.python, self.bindings, moved=node))
         change = with_block if how == "add_block" else without_block
         return replace(self, bindings=change(self.plan, self.bindings, node))
 
@@ -76,20 +76,19 @@ class State:
         return state
 
 
-def first_state(plan: Plan, *, secrets: bool = False) -> State:
-    """Return the state in which a plan is stood up; with `secrets`, programs log those of TLS connections."""
+def first_state(plan: Plan, bindings: Bindings) -> State:
+    """Return the state in which a plan is stood up."""
     authority = plan.lab.mesh.ca
-    bindings = replace(binding(plan), logs_secrets=secrets)
     return State(plan, bindings, issue(plan.requests, authority.root, authority.intermediate))
 
 
 def binding(plan: Plan) -> Bindings:
-    """Return this driver's bindings of a plan that was not stood up yet."""
+    """Return the addresses of a plan that was not stood up yet, for programs of this machine."""
     return bind(plan, _python())
 
 
-def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
-    """Return what the lab process is to build.
+def payload_of(state: State, name: str, source: tuple[str, str], *, in_image: bool = False) -> Payload:
+    """Return what the lab process is to build; `in_image` where programs are those of an image, on its PATH.
 
     Raises MissingCapability for a program that is not on this machine, and for what no namespace can be.
     """
@@ -100,7 +99,7 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
             raise MissingCapability(
                 runtime.needs, f"{node} needs {runtime.needs}, which the namespace driver does not have"
             )
-    found = _programs(runtimes)
+    found = {word: word for word in _words(runtimes)} if in_image else _programs(runtimes)
     starts = [
         Start(
             node,
@@ -145,9 +144,11 @@ def payload_of(state: State, name: str, source: tuple[str, str]) -> Payload:
         layout=lower(plan, bindings, runtimes),
         starts=tuple(starts),
         files=tuple(files),
-        keep=_kept(found.values()),
-        path=":".join(dict.fromkeys([*tools.private_folders(), *_SYSTEM_PATH.split(":"), *directories])),
-        library_path=tools.library_path(),
+        keep=() if in_image else _kept(found.values()),
+        path=_SYSTEM_PATH
+        if in_image
+        else ":".join(dict.fromkeys([*tools.private_folders(), *_SYSTEM_PATH.split(":"), *directories])),
+        library_path=None if in_image else tools.library_path(),
         start_seconds=START_SECONDS,
         key_logs=_key_logs(plan, bindings),
     )
@@ -160,9 +161,12 @@ def _key_logs(plan: Plan, bindings: Bindings) -> dict[str, str]:
     return {"": f"{PRIVATE}/{KEY_LOG}", **own}
 
 
+def _words(runtimes: Mapping[str, Runtime]) -> list[str]:
+    return sorted({program.argv[0] for runtime in runtimes.values() for program in runtime.programs})
+
+
 def _programs(runtimes: Mapping[str, Runtime]) -> dict[str, str]:
-    words = {program.argv[0] for runtime in runtimes.values() for program in runtime.programs}
-    return {word: word if word.startswith("/") else tools.find(word) for word in sorted(words)}
+    return {word: word if word.startswith("/") else tools.find(word) for word in _words(runtimes)}
 
 
 def _kept(programs: Iterable[str]) -> tuple[str, ...]:

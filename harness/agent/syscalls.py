@@ -174,6 +174,16 @@ def pass_capabilities_on() -> None:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
+def give_up_capabilities() -> None:
+    """Have no capability in this thread, and in no program that it starts, for good.
+
+    Unlike `keep_capabilities_to_itself` this needs no capability (CAP_SETPCAP) for it.
+    """
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)  # or the next program of user 0 would get all that the bounding set has
+    set_capabilities(0, 0, 0)
+
+
 def keep_capabilities_to_itself() -> None:
     """Let programs that this thread starts have no capability and gain none, while the thread keeps its own.
 

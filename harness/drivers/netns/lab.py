@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import selectors
 import signal
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -15,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.agent.change import difference
-from harness.agent.state import State, first_state, payload_of
+from harness.agent.commands import read_both
+from harness.agent.state import State, binding, first_state, payload_of
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
@@ -36,7 +35,7 @@ def stand_up(
     plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False
 ) -> NamespaceLab:
     """Stand a lab up and connect to it; with `secrets`, its programs log those of their TLS connections."""
-    state = first_state(plan, secrets=secrets)
+    state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
     lease = launch(state, name, source)
     try:
         lab = NamespaceLab(state, Client(name, owner_id()), lease if owned else None, source, lease.phases)
@@ -155,7 +154,7 @@ class NamespaceLab:
             for fd in readers:
                 os.close(fd)
             return CommandResult(tuple(argv), told["code"], "", told["reason"] + "\n")
-        streams, in_time = _read_both(readers, seconds)
+        streams, in_time = read_both(readers, seconds)
         if not in_time:
             self._client.call("signal", child=told["child"], number=int(signal.SIGKILL))
         ended = self._client.call("wait", child=told["child"], seconds=seconds)
@@ -293,23 +292,3 @@ class NamespaceLab:
         self._client.close()
         if self._lease is not None:
             self._lease.end()
-
-
-def _read_both(fds: tuple[int, int], seconds: float) -> tuple[tuple[str, str], bool]:
-    """Read two pipes until both close; False when time ran out first."""
-    texts: dict[int, bytes] = dict.fromkeys(fds, b"")
-    deadline = time.monotonic() + seconds
-    with selectors.DefaultSelector() as selector:
-        for fd in fds:
-            selector.register(fd, selectors.EVENT_READ)
-        while selector.get_map() and time.monotonic() < deadline:
-            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
-                data = os.read(key.fd, 1 << 16)
-                texts[key.fd] += data
-                if not data:
-                    selector.unregister(key.fd)
-        in_time = not selector.get_map()
-    for fd in fds:
-        os.close(fd)
-    first, second = (texts[fd].decode(errors="replace") for fd in fds)
-    return (first, second), in_time

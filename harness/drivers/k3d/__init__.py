@@ -1,0 +1,49 @@
+"""The k3d driver: nodes outside as containers of a Docker Engine, the cluster's nodes beside them on its networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.plan import Bindings, Plan
+    from harness.running import RunningLab
+
+# Each word of the command line imports this package: what costs is imported when something is asked for.
+
+
+def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False) -> RunningLab:
+    """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability.
+
+    With `secrets`, its programs log the secrets of their TLS connections.
+    """
+    from harness.drivers.k3d.standing import stand_up  # noqa: PLC0415
+
+    return stand_up(plan, name, source, owned=owned, secrets=secrets)
+
+
+def attach(name: str) -> RunningLab:
+    """Return a lab that is up; raises GoneError."""
+    from harness.drivers.k3d.standing import attach_to  # noqa: PLC0415
+
+    return attach_to(name)
+
+
+def running() -> tuple[str, ...]:
+    """Return the names of the labs that are up; raises MissingCapability where no engine answers."""
+    from harness.drivers.k3d.standing import running as names  # noqa: PLC0415
+
+    return names()
+
+
+def down(name: str) -> None:
+    """Take a lab down; raises GoneError when there is none."""
+    from harness.drivers.k3d.standing import take_down  # noqa: PLC0415
+
+    take_down(name)
+
+
+def binding(plan: Plan) -> Bindings:
+    """Return the addresses of a plan; raises InputError when a network or pool has none left."""
+    from harness.drivers.k3d.standing import binding as chosen  # noqa: PLC0415
+
+    return chosen(plan)
