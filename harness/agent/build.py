@@ -256,7 +256,12 @@ def _adopt(space: Space) -> Built:
         # down first: only then a card takes another name everywhere; a name may be another card's still
         batch += [netlink.link_set(index, up=False), netlink.address_del(index, found.address)]
         batch.append(netlink.link_set(index, name=f"card{index}", mac=nic.mac, mtu=nic.mtu))
-    batch += [netlink.link_set(built.indexes[nic.name], name=nic.name) for nic in space.nics if nic.bridge]
+    for nic in space.nics:
+        if nic.bridge is not None:
+            index = built.indexes[nic.name]
+            batch.append(netlink.link_set(index, name=nic.name))
+            # it was made before the sysctls of `default` were set
+            batch.append(netlink.ipv4_settings(index, send_redirects=0, rp_filter=0))
     built.route.send(batch)
     return built
 

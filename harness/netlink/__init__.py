@@ -28,6 +28,7 @@ from harness.netlink.messages import (
     vxlan,
 )
 from harness.netlink.records import Address, Link, Neighbour, Route, Rule
+from harness.netlink.settings import ipv4_settings
 from harness.netlink.traffic import as_on_wire, clsact, mirror
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "bridge",
     "clsact",
     "fdb",
+    "ipv4_settings",
     "link_del",
     "link_set",
     "macvlan",

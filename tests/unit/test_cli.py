@@ -162,7 +162,7 @@ def test_a_lab_that_goes_away(files: Files) -> None:
     [
         (("test", "nowhere.yaml"), "nowhere.yaml: no such file or folder"),
         (("test", "--lab", "bookinfo-egres"), "did you mean 'bookinfo-egress'?"),
-        (("test", "--driver", "nets"), "unknown driver 'nets'; known: fake, netns"),
+        (("test", "--driver", "nets"), "unknown driver 'nets'; known: fake, k3d, netns"),
         (("test", "--engine", "nginx"), "unknown engine 'nginx'"),
     ],
 )
