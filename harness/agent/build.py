@@ -14,12 +14,10 @@ from pathlib import Path
 from harness import netlink
 from harness.agent import syscalls as sys_
 from harness.agent.children import Place, Worker
-from harness.agent.folders import PRIVATE, outermost
+from harness.agent.folders import outermost
 from harness.agent.layout import Layout, Nic, Route, Space, Tunnel
+from harness.agent.pod import make_pod
 from harness.programs.nft import Nft
-
-_OWN_MEMORY = (("/tmp", 1777), ("/var/tmp", 1777), ("/dev/shm", 1777), ("/root", 755), ("/home", 755))  # noqa: S108
-"""Folders that are each pod's own, with their modes; what one pod writes, another does not see."""
 
 _LAST_GROUP = 2**31 - 1
 _FIRST_NIC, _FIRST_TUNNEL, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 500, 1000, 10, 1000
@@ -69,7 +67,8 @@ class Network:
         """Make the fabric; `keep` are folders outside the private one that programs in pods need too."""
         self.spaces: dict[str, Built] = {}
         self._worker = worker
-        self._keep = keep
+        self._keep = tuple(outermost(keep))
+        self._groups = _groups()
         self._port = _FIRST_PORT
         self._fabric = netlink.Socket()
         if layout.bridges:
@@ -97,7 +96,7 @@ class Network:
         """Make namespaces and everything in them."""
         made = []
         for space in spaces:
-            call = partial(_make_space, space, self._worker, self._keep)
+            call = partial(_make_space, space, self._worker, self._keep, self._groups)
             self.spaces[space.name] = _adopt(space) if space.here else self._worker.call(call)
             made.append(self.spaces[space.name])
         batch: list[netlink.Message] = []
@@ -221,17 +220,17 @@ def route_message(built: Built, route: Route, *, again: bool = False) -> netlink
     )
 
 
-def _make_space(space: Space, worker: Worker, keep: tuple[str, ...]) -> Built:
+def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str) -> Built:
     """Make a namespace, in the worker's thread, which is home again when this returns."""
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
         net = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _write_sysctl("net.ipv4.ping_group_range", _groups())
+        _write_sysctl("net.ipv4.ping_group_range", groups)
         for name, value in space.sysctls:
             _write_sysctl(name, value)
         # these sockets stay in this namespace for good
         route, nft, raw = netlink.Socket(), Nft(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        place = _make_pod(space, net, keep) if space.pod else Place(net)
+        place = make_pod(space, net, keep) if space.pod else Place(net)
         return Built(space, place, route, nft, raw, {"lo": 1})
     finally:
         worker.go_home()
@@ -268,7 +267,11 @@ def _adopt(space: Space) -> Built:
 
 def _write_sysctl(name: str, value: str) -> None:
     try:
-        Path("/proc/sys", name.replace(".", "/")).write_text(value, encoding="ascii")
+        fd = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise OSError(error.errno, f"sysctl {name} = {value}: {error.strerror}") from error
 
@@ -278,40 +281,3 @@ def _groups() -> str:
     rows = [line.split() for line in Path("/proc/self/gid_map").read_text(encoding="ascii").splitlines()]
     first, _, count = map(int, rows[0])
     return f"{first} {min(first + count - 1, _LAST_GROUP)}"
-
-
-def _make_pod(space: Space, net: int, keep: tuple[str, ...]) -> Place:
-    """Give a pod its own mounts (only its own files to see, its own name service) and its own host name."""
-    sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWUTS)
-    socket.sethostname(space.hostname)
-    own = f"{PRIVATE}/nodes/{space.name}"
-    Path(own, "etc").mkdir(parents=True, exist_ok=True)
-    Path(own, "etc/hosts").write_text(hosts_of(space), encoding="ascii")
-    Path(own, "etc/hostname").write_text(space.hostname + "\n", encoding="ascii")
-    Path(own, "etc/resolv.conf").touch()
-    for name in ("resolv.conf", "hosts", "hostname"):
-        sys_.bind(f"{own}/etc/{name}", f"/etc/{name}")
-    etc = f"{PRIVATE}/host-etc"  # a container's is its own and not there
-    _cover("/run", "mode=755", (own, f"{PRIVATE}/programs", *([etc] if Path(etc).is_dir() else []), *keep))
-    for place, mode in _OWN_MEMORY:
-        if Path(place).is_dir():
-            _cover(place, f"mode={mode}", keep)
-    mount = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    uts = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
-    return Place(net, mount, uts)
-
-
-def _cover(place: str, mode: str, keep: tuple[str, ...]) -> None:
-    """Mount fresh memory on a folder, with only the named folders below it shown again."""
-    shown = {path: os.open(path, os.O_PATH) for path in outermost(keep) if path.startswith(place + "/")}
-    sys_.mount("tmpfs", place, "tmpfs", sys_.MS_NOSUID, mode)
-    for path, fd in shown.items():
-        Path(path).mkdir(parents=True)
-        sys_.bind(f"/proc/self/fd/{fd}", path, recursive=True)
-        os.close(fd)
-
-
-def hosts_of(space: Space) -> str:
-    """Return a pod's own host table, as the kubelet writes it: itself, and nobody else."""
-    address = next((address.partition("/")[0] for nic in space.nics for address in nic.addresses), "")
-    return f"127.0.0.1 localhost\n{address} {space.hostname}\n"

@@ -60,6 +60,7 @@ def main() -> int:
         if not lab.held.is_set():
             return 1
     stop.wait()
+    lab.close()
     return 0
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__
 from harness.agent import syscalls as sys_
 from harness.agent.alter import alter, end_program, set_link
-from harness.agent.build import hosts_of
 from harness.agent.change import Change
 from harness.agent.commands import Commands, Wrong
 from harness.agent.key_log import lines_of
+from harness.agent.pod import hosts_of
 from harness.agent.readiness import Failed, until_ready
 from harness.programs import bird_control
 from harness.programs.nft import NftError
