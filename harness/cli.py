@@ -182,6 +182,7 @@ def mtls(ctx: click.Context, lab: str, name: str | None, as_json: bool, driver: 
 
 main.add_command(questions.why)
 main.add_command(questions.bypass)
+main.add_command(questions.mutate)
 
 
 @main.command()

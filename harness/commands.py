@@ -41,7 +41,7 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     driver: Any,
 ) -> int:
     """Run scenarios lab by lab and return the exit code of the worst."""
-    labs = dict(_collect(paths, lab_name))
+    labs = dict(collect(paths, lab_name))
     texts = {path: _text_of(path, engine) for path in labs}
     if engine and not any(has_proxies(text, str(path)) for path, text in texts.items()):
         raise InputError(f"--engine {engine}: none of these labs has an egress proxy")
@@ -60,7 +60,7 @@ def _text_of(path: Path, engine: str) -> str:
     return with_engine(text, str(path), engine) if engine else text
 
 
-def _collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path, tuple[Item, ...]]]:
+def collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path, tuple[Item, ...]]]:
     """Yield each lab with its items; every file is read before any lab is started."""
     only = shipped.find_lab(lab_name) if lab_name else None
     lab = load_lab(only) if only else None

@@ -7,12 +7,14 @@ flows could be meant, the join says so and the verdict is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
+from harness import lookup
 from harness.evidence import APP, OPENINGS, SIDECAR, Attempt, Recorded, Sighting
-from harness.plan import Bindings, Plan
+from harness.plan import Bindings, Node, Plan
 from harness.programs.fivetuple import ICMP, TCP, UDP, FiveTuple
 from harness.sightings import ECHO, read_address
 
@@ -65,7 +67,7 @@ def _is_from_own_sidecar(sighting: Sighting) -> bool:
 
 def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> Passport:
     """Return the passport of an attempt."""
-    roots = _roots(attempt, recorded.sightings, plan, bindings)
+    roots = _roots(attempt, recorded, plan, bindings)
     known, used = recorded.follow(roots, attempt.started)
     in_vain = _dialled_in_vain(known, used.values(), recorded)
     further_known, further_used = recorded.follow(in_vain, attempt.started)
@@ -100,16 +102,21 @@ def sent_by(attempt: Attempt) -> FiveTuple | None:
     return FiveTuple(_PROTOCOLS.get(scheme, TCP), local[0], local[1], remote[0], port)
 
 
-def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings: Bindings) -> set[FiveTuple]:
-    """Return the 5-tuples that the client itself opened: known for a probe, observed for a command."""
+def _roots(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> set[FiveTuple]:
+    """Return the 5-tuples that the client itself opened: known for a probe, observed for a command.
+
+    A command on a proxy's own machine may use an address that the proxy uses too; what the proxy opened it logged.
+    """
     if attempt.outcome is not None:
         sent = sent_by(attempt)
         return {sent} if sent else set()
     sidecar = f"{attempt.pod} {SIDECAR}"
+    sightings, node = recorded.sightings, plan.node(attempt.pod)
     by_sidecar = {
         sighting.onward for sighting in sightings if sighting.at == sidecar and sighting.onward is not None
     }
-    own = {str(address) for address in bindings.all_addresses(plan.node(attempt.pod))}
+    own = {str(address) for address in bindings.all_addresses(node)}
+    shared = {str(address) for address in _claimed(node)}
     return {
         sighting.flow
         for sighting in sightings
@@ -117,11 +124,21 @@ def _roots(attempt: Attempt, sightings: Sequence[Sighting], plan: Plan, bindings
         and sighting.event in ("new", "opening", "connection")
         and sighting.flow is not None
         and sighting.flow.protocol == TCP
-        and sighting.flow.src in own
+        and (
+            sighting.flow.src in own
+            or (sighting.flow.src in shared and sighting.flow not in recorded.accounted)
+        )
         and sighting.flow not in by_sidecar
         and sighting.time >= attempt.started
         and sighting.time <= attempt.ended
     }
+
+
+def _claimed(node: Node) -> Iterator[IPv4Address]:
+    """Yield the addresses that a node holds beside those of its networks, as an egress proxy its SNAT pools."""
+    for kind in node.kinds:
+        claims = getattr(lookup.find("nodes", kind), "claims", None)
+        yield from (address for _, address in claims(node.spec)) if claims else ()
 
 
 def _dialled_in_vain(known: set[FiveTuple], used: Iterable[Sighting], recorded: Recorded) -> set[FiveTuple]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,3 +47,25 @@ def bypass(ctx: click.Context, lab: str, name: str | None, as_json: bool, driver
     from harness.bypass_table import show_ways_out  # noqa: PLC0415
 
     ctx.exit(show_ways_out(lab, name, driver, as_json=as_json))
+
+
+@click.command()
+@click.argument("lab")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("-k", "words", default="", help="Only mutants whose name contains this.")
+@click.option("--copies", type=click.IntRange(1, 16), default=2, show_default=True, help="Labs side by side.")
+@click.option("--list", "listed", is_flag=True, help="Only list the mutants, and try none.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for each mutant, with the case that caught it.")
+@driver_option
+@click.pass_context
+def mutate(ctx: click.Context, /, **options: Any) -> None:
+    """Test the tests: make each mistake a lab may have, one at a time, and list those that no scenario catches.
+
+    Removes or widens each rule, policy, SNAT address, route and certificate check of copies of the lab; the
+    scenarios are those of PATHS, else the lab's own. Exit code 1 when a mutant was missed that mutants.yaml beside the
+    lab file does not accept, 3 when one could not be tried.
+    """
+    from harness.mutate_table import show_mutants  # noqa: PLC0415
+
+    ctx.exit(show_mutants(options.pop("lab"), **options))

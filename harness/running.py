@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.evidence import CommandResult
+from harness.mutation import Mutation
 from harness.plan import Bindings, Plan
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
@@ -117,6 +118,12 @@ class ChangeableLab(RunningLab, Protocol):
 
     def restore(self, state: object) -> None:
         """Turn the lab back into what it was."""
+
+    def mutate(self, mutation: Mutation | None) -> Sequence[str]:
+        """Run something else than the plan says, through all changes, until told None; the plan stays what it is.
+
+        Returns what changed, in words. Raises LabError when the lab does not get there.
+        """
 
     def readdress(self, node: str, how: Readdressing) -> None:
         """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""

@@ -15,11 +15,12 @@ import harness
 from harness import tools
 from harness.agent.bind import bind, with_block, without_block
 from harness.agent.folders import PRIVATE
-from harness.agent.layout import Payload, PlacedFile, Start
+from harness.agent.layout import Layout, Payload, PlacedFile, Start
 from harness.agent.lower import lower
 from harness.errors import MissingCapability
 from harness.identity import Certificates, issue, reissued, successions
-from harness.plan import KEY_LOG, Bindings, Plan, Runtime, certificates_of, render
+from harness.mutation import Mutation
+from harness.plan import KEY_LOG, Bindings, Plan, Runtime, certificates_of, make_plan, render
 from harness.rotation_checks import AUTHORITY
 from harness.running import Readdressing
 
@@ -87,13 +88,30 @@ def binding(plan: Plan) -> Bindings:
     return bind(plan, _python())
 
 
-def payload_of(state: State, name: str, source: tuple[str, str], *, in_image: bool = False) -> Payload:
-    """Return what the lab process is to build; `in_image` where programs are those of an image, on its PATH.
+def payload_of(
+    state: State,
+    name: str,
+    source: tuple[str, str],
+    *,
+    in_image: bool = False,
+    mutation: Mutation | None = None,
+) -> Payload:
+    """Return what the lab process is to build; with a mutation something else than the state says.
+
+    `in_image`: programs are those of an image, on its PATH.
 
     Raises MissingCapability for a program that is not on this machine, and for what no namespace can be.
     """
-    plan, bindings = state.plan, state.bindings
-    runtimes = render(plan, bindings, state.certificates)
+    made, mutation = state, mutation or Mutation()
+    if mutation.edits:
+        made = state.changed(make_plan(mutation.lab(state.plan.lab), state.plan))
+    plan, bindings = made.plan, made.bindings
+    runtimes = render(plan, bindings, made.certificates)
+    if mutation.runtime is not None:
+        runtimes = {
+            node: mutation.runtime(plan.node(node), runtime, made.certificates)
+            for node, runtime in runtimes.items()
+        }
     for node, runtime in runtimes.items():
         if runtime.needs:
             raise MissingCapability(
@@ -141,7 +159,7 @@ def payload_of(state: State, name: str, source: tuple[str, str], *, in_image: bo
         lab=name,
         source=source,
         state=state.packed(),
-        layout=lower(plan, bindings, runtimes),
+        layout=_without_route(lower(plan, bindings, runtimes), mutation.route),
         starts=tuple(starts),
         files=tuple(files),
         keep=() if in_image else _kept(found.values()),
@@ -163,6 +181,16 @@ def _key_logs(plan: Plan, bindings: Bindings) -> dict[str, str]:
 
 def _words(runtimes: Mapping[str, Runtime]) -> list[str]:
     return sorted({program.argv[0] for runtime in runtimes.values() for program in runtime.programs})
+
+
+def _without_route(layout: Layout, route: tuple[str, str] | None) -> Layout:
+    if route is None:
+        return layout
+    spaces = tuple(
+        replace(space, routes=tuple(one for one in space.routes if (space.name, one.destination) != route))
+        for space in layout.spaces
+    )
+    return replace(layout, spaces=spaces)
 
 
 def _programs(runtimes: Mapping[str, Runtime]) -> dict[str, str]:

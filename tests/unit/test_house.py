@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "binomial",
         "markup",
         "pod_link",
+        "mutation",
     ),  # on their own feet
     ("tools", "source", "pcapng", "lab_words", "entry"),
     ("labels",),
@@ -77,6 +78,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attempt", "steps"),
     ("load",),
     ("run",),
+    ("mutants_outside", "mutants_cluster"),
+    ("mutants_mesh",),
+    ("mutants", "mutate", "accepted"),
     ("rule_places", "listening"),
     ("stages",),
     ("one_flow",),
@@ -88,7 +92,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
     ("doctor", "commands"),
     ("look", "look_packets", "held"),
-    ("mtls_table", "look_stats", "why", "bypass_table"),
+    ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table"),
     ("command_line",),
     ("questions",),
     ("cli", "pytest_plugin"),  # the two doors
@@ -114,6 +118,7 @@ DOORS = {
         "look.py",
         "look_packets.py",
         "look_stats.py",
+        "mutate_table.py",
         "mtls_table.py",
         "questions.py",
         "starter.py",

@@ -14,11 +14,13 @@ from typing import Any
 
 from harness.agent.change import difference
 from harness.agent.commands import read_both
+from harness.agent.layout import Payload
 from harness.agent.state import State, binding, first_state, payload_of
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
+from harness.mutation import Mutation
 from harness.plan import Bindings, Plan
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
@@ -74,6 +76,8 @@ class NamespaceLab:
         self._client = client
         self._lease = lease
         self._in_window = False
+        self._mutation: Mutation | None = None
+        self._runs: Payload | None = None  # what does, where that is not what the state says
 
     @property
     def plan(self) -> Plan:
@@ -125,11 +129,17 @@ class NamespaceLab:
             raise TypeError("this is no state of a lab")
         self._become(state, self.source)
 
+    def mutate(self, mutation: Mutation | None) -> tuple[str, ...]:
+        """Run something else than the plan says, through all changes; None: what it says. Raises LabError."""
+        self._mutation = mutation
+        return self._become(self._state, self.source)
+
     def _become(
         self, state: State, source: tuple[str, str], *, let_pass: bool = False, anew: Collection[str] = ()
     ) -> tuple[str, ...]:
-        before = payload_of(self._state, self.name, self.source)
-        change = difference(before, payload_of(state, self.name, source), anew)
+        before = self._runs or payload_of(self._state, self.name, self.source)
+        after = payload_of(state, self.name, source, mutation=self._mutation)
+        change = difference(before, after, anew)
         memory = os.memfd_create("change")
         try:
             os.write(memory, pickle.dumps(replace(change, lets_pass=let_pass)))
@@ -137,6 +147,7 @@ class NamespaceLab:
         finally:
             os.close(memory)
         self._state, self.source = state, source
+        self._runs = after if self._mutation else None
         return tuple(change.words())
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
