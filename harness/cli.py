@@ -218,9 +218,26 @@ def plan(lab: str, driver: Any) -> None:
 @main.command()
 @click.argument("lab")
 @click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), default="mermaid", show_default=True)
+@click.option(
+    "--flow", nargs=2, metavar="FROM TO", help="Send this flow, as `why` does, and draw the way that it took."
+)
+@click.option(
+    "--through", metavar="SVC:PORT", help="Of that flow: a service that is asked to tunnel (CONNECT)."
+)
 @driver_option
-def graph(lab: str, form: str, driver: Any) -> None:
-    """Draw a lab: networks, cluster nodes with their pods, services, and what is outside."""
+@click.pass_context
+def graph(ctx: click.Context, lab: str, form: str, flow: Any, through: str | None, driver: Any) -> None:  # noqa: PLR0913 - as many options
+    """Draw a lab: networks, cluster nodes with their pods, services, and what is outside.
+
+    With --flow the lab is the one that is up by that name, or stands for this time; exit code 3 when nothing of the
+    flow was seen, or evidence of it was lost.
+    """
+    if flow is not None:
+        from harness.why import show_way  # noqa: PLC0415
+
+        ctx.exit(show_way(lab, flow, through, form, driver))
+    if through is not None:
+        raise click.UsageError("--through belongs to --flow")
     from harness.commands import draw  # noqa: PLC0415
 
     draw(lab, form, driver)

@@ -6,100 +6,141 @@ is outside to the right. A dot is an attachment; a line that crosses a bar witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from harness.lab import Service
+from harness.graph_boxes import (
+    CHAR,
+    GAP,
+    PAD,
+    ROW_HEIGHT,
+    Box,
+    baseline,
+    cluster_box,
+    endpoints_of,
+    kind_of,
+    named,
+    outside_box,
+    second_networks,
+    services_box,
+)
+from harness.graph_path import ROW, Ground, Spot, Stop, legend, mermaid_lines, way
 from harness.markup import Markup, element, joined
-from harness.plan import Bindings, Node, Plan
-
-_CHAR, _ROW, _PAD, _GAP = 7.3, 19, 10, 26
-"""In pixels: width of a letter (monospace of 12 pixels, rounded up), height of a row, inside and outside of boxes."""
+from harness.plan import Bindings, Plan
 
 _HEAD, _APART = 52, 9
 """Where boxes begin, below the networks' names; how far lines keep apart. Twice that is less than a row, so that a
 line from each side has its place in every row."""
-_STYLE = """
-svg.topology{font:12px ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;background:#fff}
-svg.topology text{fill:#1b1f24}
-svg.topology .name{font-weight:bold}
-svg.topology .box{fill:#f6f8fa;stroke:#57606a}
-svg.topology .bar{stroke:#0969da;stroke-width:5}
-svg.topology .link{stroke:#57606a;stroke-width:1.5}
-svg.topology .dot{fill:#0969da;stroke:#fff;stroke-width:1.5}
-@media (prefers-color-scheme:dark){
-svg.topology{background:#0d1117}
-svg.topology text{fill:#e6edf3}
-svg.topology .box{fill:#161b22;stroke:#8b949e}
-svg.topology .bar{stroke:#58a6ff}
-svg.topology .link{stroke:#8b949e}
-svg.topology .dot{fill:#58a6ff;stroke:#0d1117}
-}
-@media print{svg.topology{background:#fff}svg.topology text{fill:#000}svg.topology .box{fill:#fff}}
-"""
+_STYLE = Path(__file__).with_name("topology.css")
 
 
 @dataclass(frozen=True)
-class _Box:
-    """A box with a name and rows of text; `ports` are the rows that a line to a network begins at."""
+class Picture:
+    """A lab, drawn; `ground` is where its parts lie, `words` the same for those who cannot see it, sizes in pixels.
 
-    name: str
-    rows: tuple[str, ...]
-    ports: tuple[tuple[str, int], ...] = ()
+    The services, through which no way is drawn, are a part of their own; `short` is the height without them.
+    """
 
-    @property
-    def width(self) -> float:
-        """In pixels."""
-        return max(len(text) for text in (self.name, *self.rows)) * _CHAR + 2 * _PAD
-
-    @property
-    def height(self) -> float:
-        """In pixels."""
-        return (1 + len(self.rows)) * _ROW + _PAD
+    title: str
+    words: str
+    drawn: Markup
+    services: Markup
+    width: float
+    height: float
+    short: float
+    ground: Ground
 
 
-def svg(plan: Plan, bindings: Bindings) -> Markup:
-    """Return the picture as an SVG document of its own, which HTML may hold as it is."""
-    left = [_cluster_box(node, plan, bindings) for node in plan.cluster_nodes]
+def picture(plan: Plan, bindings: Bindings) -> Picture:
+    """Draw a lab."""
+    left = [cluster_box(node, plan, bindings) for node in plan.cluster_nodes]
     if plan.services:
-        left.append(_services_box(plan, bindings))
-    right = [_outside_box(node, bindings) for node in plan.nodes if node.placement == "outside"]
+        left.append(services_box(plan, bindings))
+    right = [outside_box(node, bindings) for node in plan.nodes if node.placement == "outside"]
     left_width = max((box.width for box in left), default=0.0)
-    bars, begin = {}, (_PAD + left_width + _GAP if left else _PAD)
+    bars, begin = {}, (PAD + left_width + GAP if left else PAD)
     for network in _networks(plan):
-        width = max(len(network), len(_cidr(plan, network))) * _CHAR + _PAD
+        width = max(len(network), len(_cidr(plan, network))) * CHAR + PAD
         bars[network] = begin + width / 2
         begin += width
-    right_begin = begin + _GAP
-    width = right_begin + max((box.width for box in right), default=0.0) + _PAD
-    height = _HEAD + max(sum(box.height + _GAP / 2 for box in side) for side in (left, right)) + _PAD
+    right_begin = begin + GAP
+    width = right_begin + max((box.width for box in right), default=0.0) + PAD
+    height = _HEAD + max(sum(box.height + GAP / 2 for box in side) for side in (left, right)) + PAD
     parts = [_bar(network, _cidr(plan, network), x, height) for network, x in bars.items()]
+    services = Markup("")
     taken: list[float] = []
-    for boxes, x, edge in ((left, float(_PAD), left_width), (right, right_begin, 0.0)):
+    spots: dict[str, Spot] = {}
+    ports: dict[tuple[str, str], float] = {}
+    for boxes, x, edge in ((left, float(PAD), left_width), (right, right_begin, 0.0)):
         y = float(_HEAD)
         for box in boxes:
+            side = x + (edge and box.width)
             for network, row in box.ports:
-                at = _free(y + _baseline(row) - 4, taken)
-                parts.append(_link(x + (edge and box.width), at, bars[network]))
-            parts.append(_drawn(box, x, y))
-            y += box.height + _GAP / 2
+                at = ports[box.about, network] = _free(y + baseline(row) - 4, taken)
+                parts.append(_link(side, at, bars[network]))
+            if box.about:
+                parts.append(_drawn(box, x, y))
+            else:
+                services = _drawn(box, x, y)
+            for node, row in box.within:
+                spots[node] = Spot(box.about, side, y + baseline(row) - 4, -1 if edge else 1)
+            y += box.height + GAP / 2
+    title, words = f"Topology of {plan.lab.lab}", " ".join(_sentences(plan))
+    ends = [sum(box.height + GAP / 2 for box in side if box.about) for side in (left, right)]
+    return Picture(
+        title, words, joined(parts), services, width, height, _HEAD + max(ends), Ground(spots, ports, bars)
+    )
+
+
+def svg(plan: Plan, bindings: Bindings, stops: Sequence[Stop] = ()) -> Markup:
+    """Return the picture as an SVG document of its own, which HTML may hold as it is; with a flow's stops in it."""
+    found = picture(plan, bindings)
+    drawn = element("g", found.drawn)
+    return framed(found, "topology", drawn, stops, styled=True)
+
+
+def framed(  # noqa: PLR0913 - a picture, and how much is to be told in it
+    found: Picture,
+    name: str,
+    drawn: Markup,
+    stops: Sequence[Stop] = (),
+    *,
+    styled: bool = False,
+    listed: bool = True,
+) -> Markup:
+    """Return an SVG element with a picture as it is `drawn`, and a flow's stops; `name` begins its ids.
+
+    In a page, the first is `styled`, which the others then are too; stops that the page lists need not be `listed`.
+    """
+    told = [stop.told(number) for number, stop in enumerate(stops, 1)]
+    width, height = found.width, found.height
+    if stops:
+        drawn = element("svg", drawn, width=f"{width:.0f}", height=f"{found.short:.0f}")  # bars end there
+        height = found.short
+    if stops and listed:
+        width = max(width, max(map(len, told)) * CHAR + 2 * PAD)
+        height = found.short + len(stops) * ROW + PAD
+    title = found.title + (f", with the way of a flow from {stops[0].hop}" if stops else "")
     return element(
         "svg",
-        element("title", f"Topology of {plan.lab.lab}", id="topology-title"),
-        element("desc", " ".join(_sentences(plan)), id="topology-desc"),
-        element("style", Markup(_STYLE)),
-        *parts,
+        element("title", title, id=f"{name}-title"),
+        element("desc", ". ".join(told) if stops else found.words, id=f"{name}-desc"),
+        element("style", Markup(_STYLE.read_text(encoding="utf-8"))) if styled else "",
+        drawn if stops else joined([drawn, found.services]),
+        way(stops, found.ground),
+        legend(stops if listed else (), PAD, found.short),
         xmlns="http://www.w3.org/2000/svg",
         class_="topology",
         role="img",
-        aria_labelledby="topology-title topology-desc",
+        aria_labelledby=f"{name}-title {name}-desc",
         viewBox=f"0 0 {width:.0f} {height:.0f}",
         width=f"{width:.0f}",
         height=f"{height:.0f}",
     )
 
 
-def mermaid(plan: Plan, bindings: Bindings) -> str:
+def mermaid(plan: Plan, bindings: Bindings, stops: Sequence[Stop] = ()) -> str:
     """Return the picture as a Mermaid flowchart (mermaid.js.org), for pages that draw such text."""
     ids = {node.name: f"n{number}" for number, node in enumerate(plan.nodes)}
     networks = {network: f"net{number}" for number, network in enumerate(_networks(plan))}
@@ -107,22 +148,23 @@ def mermaid(plan: Plan, bindings: Bindings) -> str:
     for network, name in networks.items():
         lines.append(f'  {name}(["{_quoted(network)}<br>{_quoted(_cidr(plan, network))}"])')
     for host in plan.cluster_nodes:
-        lines.append(f'  subgraph {ids[host.name]}["{_quoted(_named(host, bindings))}"]')
+        lines.append(f'  subgraph {ids[host.name]}["{_quoted(named(host, bindings))}"]')
         lines += [
-            f'    {ids[pod.name]}["{_quoted(_named(pod, bindings))}"]'
+            f'    {ids[pod.name]}["{_quoted(named(pod, bindings))}"]'
             for pod in plan.pods
             if pod.host == host.name
         ]
         lines.append("  end")
     for node in plan.nodes:
         if node.placement == "outside":
-            lines.append(f'  {ids[node.name]}["{_quoted(node.name)}<br>{_quoted(_kind(node))}"]')
-        on = (*(network for network, _ in node.places), *_second(node))
+            lines.append(f'  {ids[node.name]}["{_quoted(node.name)}<br>{_quoted(kind_of(node))}"]')
+        on = (*(network for network, _ in node.places), *second_networks(node))
         lines += [f"  {ids[node.name]} --- {networks[network]}" for network in on]
     for number, (name, service) in enumerate(plan.services.items()):
         lines.append(f'  svc{number}{{{{"{_quoted(f"{name}:{service.port}")}"}}}}')
-        ends = (endpoint.rpartition(":")[0] or endpoint for endpoint in _endpoints(service, plan))
+        ends = (endpoint.rpartition(":")[0] or endpoint for endpoint in endpoints_of(service, plan))
         lines += [f"  svc{number} -.-> {ids[end]}" for end in dict.fromkeys(ends)]
+    lines += mermaid_lines(stops, ids)
     return "\n".join(lines) + "\n"
 
 
@@ -141,67 +183,6 @@ def _cidr(plan: Plan, network: str) -> str:
     return str(plan.lab.networks[network].cidr)
 
 
-def _named(node: Node, bindings: Bindings) -> str:
-    beside = " + sidecar" if "sidecar" in node.kinds else ""
-    return f"{node.name}{beside} {bindings.address(node)}"
-
-
-def _kind(node: Node) -> str:
-    engine = getattr(node.spec, "engine", None)
-    return " ".join(node.kinds) + (f" ({engine})" if engine else "")
-
-
-def _cluster_box(node: Node, plan: Plan, bindings: Bindings) -> _Box:
-    rows: list[str] = []
-    ports = [(network, -1) for network, _ in node.on]
-    for shim in node.shims:
-        ports.append((shim.network, len(rows)))
-        rows.append(f"{shim.name} {shim.network} {bindings.addresses[node.name, shim.network]}")
-    for pod in plan.pods:
-        if pod.host == node.name:
-            rows.append(_named(pod, bindings))
-            for network in _second(pod):
-                ports.append((network, len(rows)))
-                rows.append(f"  net1 {network} {bindings.second[pod.name]}")
-    return _Box(_named(node, bindings), tuple(rows), tuple(ports))
-
-
-def _second(pod: Node) -> Iterator[str]:
-    """Yield the network of a pod's second interface, if it has one."""
-    net1 = getattr(pod.spec, "net1", None)
-    if net1 is not None:
-        yield net1.network
-
-
-def _outside_box(node: Node, bindings: Bindings) -> _Box:
-    networks = [network for network, _ in node.on]
-    rows = [_kind(node), *(f"{network} {bindings.addresses[node.name, network]}" for network in networks)]
-    for name, server in getattr(node.spec, "virtual_servers", {}).items():
-        rows.append(f"{name}: {server.listen} to {server.forward_to}")
-    for pool, members in getattr(node.spec, "snat_pools", {}).items():
-        rows.append(f"SNAT {pool}: {', '.join(map(str, members))}")
-    return _Box(node.name, tuple(rows), tuple((network, 1 + row) for row, network in enumerate(networks)))
-
-
-def _services_box(plan: Plan, bindings: Bindings) -> _Box:
-    rows: list[str] = []
-    for name, service in plan.services.items():
-        rows.append(f"{name}:{service.port} {bindings.cluster_ips.get(name, '')}".rstrip())
-        rows += [f"  to {endpoint}" for endpoint in _endpoints(service, plan)]
-    return _Box("services", tuple(rows))
-
-
-def _endpoints(service: Service, plan: Plan) -> Iterator[str]:
-    """Yield a service's endpoints: pods that its selector means, or what the lab file says."""
-    if service.selector is not None:
-        for node in plan.pods:
-            pod = node.pod
-            labels = (pod.namespace, pod.workload) if pod else tuple(node.name.split("/"))
-            if labels == (service.namespace, service.selector):
-                yield node.name
-    yield from service.endpoints
-
-
 def _sentences(plan: Plan) -> Iterator[str]:
     """Yield the picture in words, for those who cannot see it."""
     for node in plan.nodes:
@@ -209,7 +190,7 @@ def _sentences(plan: Plan) -> Iterator[str]:
             continue
         pods = [pod.name for pod in plan.pods if pod.host == node.name]
         where = " and ".join(network for network, _ in node.places)
-        yield f"{node.name} ({_kind(node)}) is on {where}{', with pods ' + ', '.join(pods) if pods else ''}."
+        yield f"{node.name} ({kind_of(node)}) is on {where}{', with pods ' + ', '.join(pods) if pods else ''}."
 
 
 def _free(y: float, taken: list[float]) -> float:
@@ -220,14 +201,9 @@ def _free(y: float, taken: list[float]) -> float:
     return y
 
 
-def _baseline(row: int) -> float:
-    """Return how far below a box's upper edge a row's text stands; the name is row -1."""
-    return (row + 2) * _ROW - 3
-
-
-def _drawn(box: _Box, x: float, y: float) -> Markup:
+def _drawn(box: Box, x: float, y: float) -> Markup:
     rows = [
-        element("text", row, x=f"{x + _PAD:.0f}", y=f"{y + _baseline(number):.0f}", style="white-space:pre")
+        element("text", row, x=f"{x + PAD:.0f}", y=f"{y + baseline(number):.0f}", style="white-space:pre")
         for number, row in enumerate(box.rows)
     ]
     frame = element(
@@ -237,9 +213,9 @@ def _drawn(box: _Box, x: float, y: float) -> Markup:
         width=f"{box.width:.0f}",
         height=f"{box.height:.0f}",
         rx=6,
-        class_="box",
+        class_="lab-box",
     )
-    name = element("text", box.name, x=f"{x + _PAD:.0f}", y=f"{y + _baseline(-1):.0f}", class_="name")
+    name = element("text", box.name, x=f"{x + PAD:.0f}", y=f"{y + baseline(-1):.0f}", class_="lab-name")
     return joined([frame, name, *rows])
 
 
@@ -247,10 +223,15 @@ def _bar(network: str, cidr: str, x: float, height: float) -> Markup:
     place = {"x": f"{x:.0f}", "text_anchor": "middle"}
     return joined(
         [
-            element("text", network, y=_ROW, class_="name", **place),
-            element("text", cidr, y=2 * _ROW - 3, **place),
+            element("text", network, y=ROW_HEIGHT, class_="lab-name", **place),
+            element("text", cidr, y=2 * ROW_HEIGHT - 3, **place),
             element(
-                "line", x1=f"{x:.0f}", y1=_HEAD - 8, x2=f"{x:.0f}", y2=f"{height - _PAD:.0f}", class_="bar"
+                "line",
+                x1=f"{x:.0f}",
+                y1=_HEAD - 8,
+                x2=f"{x:.0f}",
+                y2=f"{height - PAD:.0f}",
+                class_="lab-bar",
             ),
         ]
     )
@@ -259,7 +240,7 @@ def _bar(network: str, cidr: str, x: float, height: float) -> Markup:
 def _link(x: float, y: float, bar: float) -> Markup:
     return joined(
         [
-            element("line", x1=f"{x:.0f}", y1=f"{y:.0f}", x2=f"{bar:.0f}", y2=f"{y:.0f}", class_="link"),
-            element("circle", cx=f"{bar:.0f}", cy=f"{y:.0f}", r=4, class_="dot"),
+            element("line", x1=f"{x:.0f}", y1=f"{y:.0f}", x2=f"{bar:.0f}", y2=f"{y:.0f}", class_="lab-link"),
+            element("circle", cx=f"{bar:.0f}", cy=f"{y:.0f}", r=4, class_="lab-dot"),
         ]
     )

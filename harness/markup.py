@@ -9,7 +9,7 @@ from collections.abc import Iterable
 _FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]")
 """Control characters, surrogates and noncharacters: HTML has no way to write them, and XML 1.0 none for most."""
 
-_VOID = {"br", "circle", "line", "meta", "path", "polygon", "rect"}
+_VOID = {"br", "circle", "line", "meta", "path", "polygon", "polyline", "rect", "use"}
 """Elements with nothing in them; a slash at their end is right in HTML, SVG and XML."""
 
 

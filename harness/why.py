@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from harness import shipped
+from harness import graph, shipped
 from harness.commands import lab_for, name_for, only_lab
 from harness.explain import arrow
+from harness.flow_path import stops_of
 from harness.lab import load_lab
 from harness.listening import listening
 from harness.one_flow import Flow, Observed, Prober, behind, named, service_of
@@ -42,7 +43,7 @@ def answer_why(  # noqa: PLR0913 - the options of one command
     0 when the question was answered, whatever the answer; 3 when evidence was lost. Raises InputError for names that
     the lab does not have.
     """
-    with _running(lab_name, driver) as lab:
+    with running_lab(lab_name, driver) as lab:
         flow = named(sender, to, through, lab.plan, bypass=bypass is not None)
         prober = Prober(lab)
         found = prober.send(flow)
@@ -55,8 +56,25 @@ def answer_why(  # noqa: PLR0913 - the options of one command
     return 3 if found.reading.lost or found.reading.answer == "unknown" else 0
 
 
+def show_way(lab_name: str, flow: tuple[str, str], through: str | None, form: str, driver: Driver) -> int:
+    """Send a flow, FROM and TO, and print its lab as `mermaid` or `svg` with the way it took; returns the exit code.
+
+    0 when its way was seen, 3 when evidence of it was lost or there is none. Raises InputError for names that the lab
+    does not have.
+    """
+    with running_lab(lab_name, driver) as lab:
+        found = Prober(lab).send(named(*flow, through, lab.plan))
+    plan, bindings = found.evidence.plan, found.evidence.bindings
+    stops = stops_of(found.passport, plan)
+    drawn = graph.svg if form == "svg" else graph.mermaid
+    click.echo(drawn(plan, bindings, stops).rstrip("\n"))
+    for reason in found.reading.lost:
+        click.echo(f"egresslab: lost: {reason}", err=True)
+    return 0 if stops and not found.reading.lost else 3
+
+
 @contextmanager
-def _running(lab_name: str | None, driver: Driver) -> Iterator[RunningLab]:
+def running_lab(lab_name: str | None, driver: Driver) -> Iterator[RunningLab]:
     """Yield the lab of that name that is up, or one that stands for this time; without a name the only one."""
     if lab_name is not None and lab_name not in driver.running():
         path = shipped.find_lab(lab_name)

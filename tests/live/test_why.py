@@ -84,3 +84,14 @@ def test_a_wrong_name_is_unusable_input(lab: Standing) -> None:
     done = egresslab("why", "bookinfo/trafic-generator", SITE, "--lab", lab.lab.name)
     assert done.returncode == 2
     assert "did you mean 'bookinfo/traffic-generator'?" in done.stderr
+
+
+def test_a_flow_is_drawn_in_its_lab(lab: Standing) -> None:
+    """`graph --flow` sends it, and draws the way that it really took, up to the hop that said no."""
+    flow = ("--flow", "sm-apigw-a/nettools", SITE, "--through", PROXY)
+    done = egresslab("graph", lab.lab.name, *flow)
+    assert done.returncode == 0, done.stderr
+    stops = [line.removeprefix("  %% ") for line in done.stdout.splitlines() if line.startswith("  %%")]
+    hops = [stop.partition(":")[0] for stop in stops]
+    assert hops == ["1 sm-apigw-a/nettools", "2 sm-apigw-a/nettools sidecar", "3 server-0", "4 ✗ bigip"]
+    assert "said no by bookinfo-only" in stops[-1]

@@ -14,7 +14,8 @@ from small_tenants import LAB, plan_of
 from harness import shipped
 from harness.cli import main
 from harness.drivers import fake
-from harness.graph import mermaid, svg
+from harness.graph import mermaid, picture, svg
+from harness.graph_path import Stop
 from harness.lab import load_lab
 from harness.plan import Bindings, Plan, make_plan
 
@@ -78,7 +79,7 @@ def test_nothing_lies_upon_another_thing(name: str) -> None:
             ), text.text
     for upper, lower in combinations(headings, 2):
         assert upper[0] != lower[0] or upper[2] < lower[1] or lower[2] < upper[1]
-    links = [number(line, "y1") for line in root.iter(f"{SVG}line") if line.get("class") == "link"]
+    links = [number(line, "y1") for line in root.iter(f"{SVG}line") if line.get("class") == "lab-link"]
     for one_y, other_y in combinations(links, 2):
         assert abs(one_y - other_y) > 2 * 4, "two lines, or the dots at their ends, touch"
     assert all(x + wide <= width and y + high <= height for x, y, wide, high in boxes)
@@ -128,7 +129,7 @@ def test_a_name_is_text_and_nothing_else() -> None:
     root = ET.fromstring(svg(plan, bindings))  # noqa: S314 - our own file
     assert NASTY in [text.text for text in root.iter(f"{SVG}text")]
     assert {found.tag.removeprefix(SVG) for found in root.iter()} == {
-        "svg", "title", "desc", "style", "text", "line", "circle", "rect",
+        "svg", "g", "title", "desc", "style", "text", "line", "circle", "rect",
     }  # fmt: skip
     (line,) = [line for line in mermaid(plan, bindings).splitlines() if "alert(1)" in line]
     assert "<script" not in line
@@ -142,6 +143,72 @@ def test_a_lab_without_a_cluster_is_drawn_too() -> None:
     plan = plan_of(text.replace("from: snat/red", "from: dmz"))
     root = ET.fromstring(svg(plan, fake.binding(plan)))  # noqa: S314 - our own file
     assert len(list(root.iter(f"{SVG}rect"))) == 3
+
+
+WAY = (
+    Stop("red/client", "red/client", None, "10.53.0.2:4000 > 10.4.0.201:3128"),
+    Stop("red/client sidecar", "red/client", None, ""),
+    Stop("server-0", "server-0", None, ""),
+    Stop("bigip", "bigip", "nodes", "by address translation 10.4.0.211:5000 > 10.4.0.3:80"),
+    Stop("firewall", "firewall", "dmz", "said no by default", denied=True),
+)
+
+
+def test_a_way_leads_from_stop_to_stop() -> None:
+    """Each leg joins its stops' boxes and runs along the network by which the flow came; ✗ marks who said no."""
+    plan = plan_of()
+    bindings = fake.binding(plan)
+    root = ET.fromstring(svg(plan, bindings, WAY))  # noqa: S314 - our own file
+    ground = picture(plan, bindings).ground
+    legs = [
+        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+        for line in root.iter(f"{SVG}polyline")
+    ]
+    assert len(legs) == 3, "none for the sidecar, which is in the same row"
+    for leg, (one, other), network in zip(legs[1:], (WAY[2:4], WAY[3:5]), ("nodes", "dmz"), strict=True):
+        assert leg[0][1] == pytest.approx(ground.spots[one.node].y, abs=1)
+        assert leg[-1][1] == pytest.approx(ground.spots[other.node].y, abs=1)
+        assert leg[2][0] == leg[3][0] == pytest.approx(ground.bars[network], abs=6)
+    groups = [group for group in root.iter(f"{SVG}g") if "lab-stop" in group.get("class", "")]
+    marks = [group[1].text for group in groups]
+    assert marks == ["1", "2", "3", "4", "✗"]
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert "4 bigip: by address translation 10.4.0.211:5000 > 10.4.0.3:80" in texts
+    assert "5 ✗ firewall: said no by default" in texts
+    assert "5 ✗ firewall" in (root[1].text or ""), "who cannot see it is told the same"
+    assert "red/proxy:3128" not in " ".join(filter(None, texts)), "services are left out"
+
+
+def test_a_stop_that_is_not_in_the_picture_is_told_only() -> None:
+    """A pod that a step took away has no place; the way goes on from the next stop that has."""
+    plan = plan_of()
+    gone = Stop("red/gone", "red/gone", None, "seen")
+    root = ET.fromstring(svg(plan, fake.binding(plan), (gone, *WAY[2:4])))  # noqa: S314 - our own file
+    assert len(list(root.iter(f"{SVG}polyline"))) == 1
+    assert "1 red/gone: seen" in [text.text for text in root.iter(f"{SVG}text")]
+
+
+def test_mermaid_has_the_way_too() -> None:
+    """Thick arrows from stop to stop, numbered as they arrive; who said no is marked; the stops follow as comments."""
+    plan = plan_of()
+    text = mermaid(plan, fake.binding(plan), WAY)
+    ids = dict(re.findall(r"(\w+)\[\"([\w./-]+)", text))
+    arrows = re.findall(r'(n\d+) ==>\|"(\d)"\| (n\d+)', text)
+    assert [(ids[one], number, ids[other]) for one, number, other in arrows] == [
+        ("red/client", "3", "server-0"),
+        ("server-0", "4", "bigip"),
+        ("bigip", "5", "firewall"),
+    ]
+    (marked,) = re.findall(r"class (n\d+) denied", text)
+    assert ids[marked] == "firewall"
+    assert "  %% 5 ✗ firewall: said no by default\n" in text
+
+
+def test_through_needs_a_flow() -> None:
+    """`--through` without `--flow` says so."""
+    found = CliRunner().invoke(main, ["graph", "canary", "--through", "a:1"])
+    assert found.exit_code == 2
+    assert "--through belongs to --flow" in found.output
 
 
 @pytest.mark.parametrize(("form", "begins"), [("svg", "<svg "), ("mermaid", "flowchart LR\n")])

@@ -16,6 +16,7 @@ from recorded_flows import BEGUN, Story, allowed
 from test_report import NASTY, nasty, result_of, summary_of
 
 from harness.drivers.fake import FakeLab
+from harness.graph import svg
 from harness.report import write
 from harness.reports.html.ladder import ladder
 from harness.reports.html.page import page, repeat
@@ -240,6 +241,21 @@ def test_a_ladder_shows_the_way_of_a_flow() -> None:
         assert sighting.flow.src in reader.text
         assert sighting.onward is not None
         assert sighting.onward.src in reader.text
+
+
+def test_a_flow_is_drawn_upon_the_topology() -> None:
+    """Each flow has its way through the lab, told in words; the lab itself stands in the page once."""
+    results = three()
+    text = page(summary_of(*results), running())
+    plan, bindings = lab()
+    assert text.count('class="lab-box"') == svg(plan, bindings).count('class="lab-box"')
+    assert text.count('<use href="#drawn-1"></use>') + text.count('<use href="#drawn-1"/>') == len(results)
+    for number, result in enumerate(results, 1):
+        assert result.passport is not None
+        (words,) = re.findall(rf'<desc id="way-{number}-desc">(.*?)</desc>', text)
+        for place, hop in enumerate(result.passport.hops(), 1):
+            assert re.search(rf"(^|\. ){place} (✗ )?{re.escape(hop)}(:|\.|$)", words)
+    assert "4 ✗ bigip" in text
 
 
 def test_an_arrow_has_two_witnesses() -> None:

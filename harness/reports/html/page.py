@@ -9,9 +9,11 @@ from pathlib import Path
 
 from harness import __version__, graph, shipped
 from harness.comparison import compare
-from harness.evidence import Sighting
+from harness.evidence import Evidence, Sighting
 from harness.explain import arrow
+from harness.flow_path import stops_of
 from harness.markup import Markup, element, joined
+from harness.passport import Passport
 from harness.report import Summary
 from harness.reports.html.ladder import key, ladder
 from harness.reports.html.truth import SIGNS, badge, expected, table_of, target, truth_table
@@ -34,12 +36,13 @@ def page(summary: Summary, lab: RunningLab | None, beside: Sequence[str] = ()) -
         element("title", title),
         element("style", Markup(style)),
     )
+    topologies = _Topologies(summary, lab)
     parts = {
         "Summary": [_summary(summary, beside)],
         "Truth table": [truth_table(summary.results)],
         "Comparison": list(_compared(summary)),
-        "Topology": list(_topology(summary, lab)),
-        "Flows": [key(), *_flows(summary, lab)],
+        "Topology": list(topologies.whole()),
+        "Flows": [key(), *_flows(summary, lab, topologies)],
     }
     sections = [_section(heading, *content) for heading, content in parts.items() if content]
     header = element("header", element("h1", summary.lab), element("p", summary.title))
@@ -125,36 +128,59 @@ def _compared(summary: Summary) -> Iterator[Markup]:
         yield _rows(("", *found.columns), rows, "What came of each", "compared", headed=True)
 
 
-def _topology(summary: Summary, lab: RunningLab | None) -> Iterator[Markup]:
-    """Yield the lab as it is at the end of the run, or was at a flow when it is no longer there."""
-    seen = next((result.evidence for result in summary.results if result.evidence is not None), None)
-    known = lab or seen
-    if known is not None:
-        drawn = graph.svg(known.plan, known.bindings)
-        yield _wide(drawn, "topology")
+class _Topologies:
+    """The pictures of the lab that a page needs: each stands in it once, and flows are drawn upon it by reference."""
+
+    def __init__(self, summary: Summary, lab: RunningLab | None) -> None:
+        seen = next((result.evidence for result in summary.results if result.evidence is not None), None)
+        self._known = lab or seen
+        self._drawn: dict[Markup, str] = {}
+
+    def whole(self) -> Iterator[Markup]:
+        """Yield the lab as it is at the end of the run, or was at a flow when it is no longer there."""
+        if self._known is not None:
+            found = graph.picture(self._known.plan, self._known.bindings)
+            yield _wide(graph.framed(found, "topology", self._once(found), styled=True), "topology")
+
+    def way(self, evidence: Evidence, passport: Passport, number: int) -> Markup:
+        """Return a flow's way through the lab as it was then."""
+        found = graph.picture(evidence.plan, evidence.bindings)
+        stops = stops_of(passport, evidence.plan)
+        drawn = graph.framed(found, f"way-{number}", self._once(found), stops, listed=False)
+        words = (element("li", stop.told(), class_="broken" if stop.denied else None) for stop in stops)
+        return joined([_wide(drawn, "way through the lab"), element("ol", *words, class_="stops")])
+
+    def _once(self, found: graph.Picture) -> Markup:
+        """Return a picture's parts the first time, after that a reference to them."""
+        name = self._drawn.get(found.drawn)
+        if name is not None:
+            return element("use", href=f"#{name}")
+        name = self._drawn[found.drawn] = f"drawn-{len(self._drawn) + 1}"
+        return element("g", found.drawn, id=name)
 
 
 def _wide(drawn: Markup, name: str) -> Markup:
     return element("div", drawn, class_="scroll", role="region", aria_label=name, tabindex="0")
 
 
-def _flows(summary: Summary, lab: RunningLab | None) -> Iterator[Markup]:
+def _flows(summary: Summary, lab: RunningLab | None, topologies: _Topologies) -> Iterator[Markup]:
     for number, result in enumerate(summary.results, 1):
         state = result.verdict.state
         heading = element("h3", badge(state), f" {result.item.id}")
         yield element(
             "details",
             element("summary", heading),
-            *_flow(number, result, summary, lab),
+            *_flow(result, summary, lab),
+            *_ways(number, result, topologies),
             id=f"flow-{number}",
             class_=f"flow {state}",
             open=None if state == "held" else "open",
         )
 
 
-def _flow(number: int, result: Result, summary: Summary, lab: RunningLab | None) -> Iterator[object]:
-    """Yield the parts of one flow; what differed first."""
-    item, evidence, passport = result.item, result.evidence, result.passport
+def _flow(result: Result, summary: Summary, lab: RunningLab | None) -> Iterator[object]:
+    """Yield what one flow is, and its findings; what differed first."""
+    item = result.item
     facts: list[tuple[str, object]] = [("from", item.source), ("does", element("code", target(result)))]
     for word, steps in (("given", item.scenario.given), ("during", item.scenario.during)):
         if steps:
@@ -173,12 +199,24 @@ def _flow(number: int, result: Result, summary: Summary, lab: RunningLab | None)
         for finding in findings
     ]
     yield _rows(("verdict", "check", "at", "expected", "seen"), rows, "Findings", "findings")
+
+
+def _ways(number: int, result: Result, topologies: _Topologies) -> Iterator[Markup]:
+    """Yield the diagrams of a flow: its way through the lab, and what was seen of it, in order of time."""
+    evidence, passport = result.evidence, result.passport
     if evidence is None or passport is None:
         yield element("p", "It was not tried: there is no passport.")
         return
-    begun = evidence.attempt.started
     if passport.sightings:
-        yield _wide(ladder(passport, begun, number), "ladder diagram")
+        yield element("h4", "Way through the lab")
+        yield topologies.way(evidence, passport, number)
+        yield element("h4", "In order of time")
+        yield _wide(ladder(passport, evidence.attempt.started, number), "ladder diagram")
+    yield from _seen(evidence, passport)
+
+
+def _seen(evidence: Evidence, passport: Passport) -> Iterator[Markup]:
+    begun = evidence.attempt.started
     seen = [_sighting(sighting, begun, "") for sighting in passport.sightings]
     strays = [_sighting(sighting, begun, "unaccounted for: ") for sighting in passport.strays]
     heads = ("ms", "hop", "witness", "saw", "as it arrived", "as it left", "facts")
