@@ -46,7 +46,7 @@ class Lab:
         self._since = time.monotonic()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MOST_FILES), hard))
-        travels = not contained or any(space.pod for space in payload.layout.spaces)
+        travels = not contained or bool(sys_.permitted_capabilities() >> sys_.CAP_SYS_ADMIN & 1)
         self.children = Children((soft, hard), travels=travels)
         self.builder = Worker("build", sys_.pass_capabilities_on, travels=travels)
         self.recorder = Recorder()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import pickle
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
 
-from harness.agent.state import State
-from harness.drivers.k3d.link import Link
+from harness.agent.change import Change, difference
+from harness.agent.state import State, payload_of
+from harness.drivers.k3d import outside, parts
+from harness.drivers.k3d.differences import compare
+from harness.drivers.k3d.fleet import Fleet
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.plan import Bindings, Plan
@@ -19,10 +26,7 @@ from harness.programs.bird_control import sessions_down
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
-from harness.running import Mark, Raw
-
-if TYPE_CHECKING:
-    from docker import DockerClient
+from harness.running import Mark, Raw, Readdressing
 
 _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 _KINDS = (*_EVERYTHING, "routes")
@@ -31,30 +35,25 @@ _SLICE_SECONDS = 0.02
 
 
 class ContainerLab:
-    """A lab in containers; `links` are the connections to its agents, by container."""
+    """A lab in containers; `ended` takes an owned one down, `kept` notes what one that stays has become."""
 
-    def __init__(  # noqa: PLR0913 - what a lab is, and how it ends
+    def __init__(  # noqa: PLR0913 - what a lab is, and what comes of it
         self,
-        client: DockerClient,
-        name: str,
+        fleet: Fleet,
         state: State,
         source: tuple[str, str],
         phases: tuple[tuple[str, float], ...],
-        containers: Mapping[str, str],
-        holds: Mapping[str, str],
-        links: Mapping[str, Link],
-        ended: Callable[[], None] | None,
+        ended: Callable[[], None] | None = None,
+        kept: Callable[[State, tuple[str, str]], None] | None = None,
     ) -> None:
-        """Take over open links; `holds` names each node's container, `ended` takes an owned lab down."""
-        self.name = name
+        """Take over a fleet that stands."""
+        self.name = fleet.lab
         self.source = source
         self.phases = phases
-        self._engine = client
+        self._fleet = fleet
         self._state = state
-        self._containers = containers
-        self._holds = holds
-        self._links = links
         self._ended = ended
+        self._kept = kept
         self._in_window = False
 
     @property
@@ -73,15 +72,17 @@ class ContainerLab:
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
-        told = self._link(node).call("run", node=node, argv=list(argv), seconds=seconds, capable=capable)
+        told = self._fleet.link(node).call(
+            "run", node=node, argv=list(argv), seconds=seconds, capable=capable
+        )
         return CommandResult(tuple(argv), told["code"], told["stdout"], told["stderr"])
 
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
         """Send flows from inside nodes; over connections of their own, so that a thread may do so amid other calls."""
         groups: dict[str, list[int]] = {}
         for number, probe in enumerate(probes):
-            groups.setdefault(self._holds[probe.node], []).append(number)
-        links = {name: self._connect(name) for name in groups}
+            groups.setdefault(self._fleet.container_of(probe.node), []).append(number)
+        links = {name: self._fleet.link_to(name) for name in groups}
         try:
             for name, numbers in groups.items():
                 sent = [asdict(probes[one]) | {"send": probes[one].send.decode()} for one in numbers]
@@ -100,7 +101,7 @@ class ContainerLab:
         if self._in_window:
             yield
             return
-        first = next(iter(self._links.values()))  # the lock of the first container is everybody's
+        first = self._fleet.first
         if not first.call("open_window", seconds=seconds):
             raise LabError(f"lab {self.name!r} is in use by another test run, for more than {seconds:g} s")
         self._in_window = True
@@ -115,7 +116,7 @@ class ContainerLab:
         """Return the present end of all recordings."""
         ends: dict[str, dict[str, int]] = {}
         began = time.time_ns()
-        for told in self._all("mark"):
+        for told in self._fleet.all("mark"):
             for kind, named in told["ends"].items():
                 ends.setdefault(kind, {}).update(named)
         return Mark(began, ends)
@@ -124,7 +125,7 @@ class ContainerLab:
         """Return what was recorded since a mark."""
         recorded: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
         rest: dict[str, dict[str, Any]] = {"lost": {}, "ended": {}, "interfaces": {}}
-        for found in self._all("collect", mark=mark.ends, kinds=list(kinds)):
+        for found in self._fleet.all("collect", mark=mark.ends, kinds=list(kinds)):
             for kind, named in found["recorded"].items():
                 recorded[kind].update(named)
             for what, named in rest.items():
@@ -136,65 +137,134 @@ class ContainerLab:
         deadline = time.monotonic() + seconds
         ends = {kind: mark.ends.get(kind, {})}
         while (left := deadline - time.monotonic()) > 0:
-            if any(self._all("wait_for", kind=kind, mark=ends, seconds=min(left, _SLICE_SECONDS))):
+            if any(self._fleet.all("wait_for", kind=kind, mark=ends, seconds=min(left, _SLICE_SECONDS))):
                 return
 
     def barrier(self, seconds: float) -> Sequence[str]:
         """Return the taps through which a nonce did not come back in time."""
-        return sorted(tap for told in self._all("barrier", seconds=seconds) for tap in told["blind"])
+        return sorted(tap for told in self._fleet.all("barrier", seconds=seconds) for tap in told["blind"])
 
     def blind(self, node: str) -> None:
         """Let a node's tap see nothing more, for good: the harness must then say `unknown`."""
-        self._link(node).call("blind", node=node)
+        self._fleet.link(node).call("blind", node=node)
 
     def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
         """Return each node's named nftables counters."""
-        return {node: values for told in self._all("counters") for node, values in told.items()}
+        return {node: values for told in self._fleet.all("counters") for node, values in told.items()}
 
     def secrets(self) -> bytes:
         """Return what programs logged of their TLS connections' secrets, in NSS's key log format."""
-        for link in self._links.values():
-            link.ask("secrets")
-        return b"".join(link.answer_bytes() for link in self._links.values())
+        return self._fleet.files("secrets")
 
     def routing(self, node: str, control: str = "") -> Routing:
         """Return a node's routes as its kernel has them, and as the BIRD has them whose control socket is named."""
-        found = self._link(node).call("routing", node=node, control=control)
+        found = self._fleet.link(node).call("routing", node=node, control=control)
         kernel, answer, protocols, silence = found
         told = bird_routes(answer) if control and not silence else None
         return Routing(read_kernel(kernel), told, silence, down=sessions_down(protocols))
 
     def network(self, node: str) -> Mapping[str, Any]:
         """Return a node's routes and interfaces as the kernel has them."""
-        network: Mapping[str, Any] = self._link(node).call("network", node=node)
+        network: Mapping[str, Any] = self._fleet.link(node).call("network", node=node)
         return network
 
     def programs(self) -> Sequence[Mapping[str, Any]]:
         """Return the lab's programs; their process ids are those of their containers."""
-        return [program for told in self._all("programs") for program in told]
+        return [program for told in self._fleet.all("programs") for program in told]
 
     def kill(self, node: str, program: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to one of the lab's programs."""
-        self._link(node).call("kill_program", node=node, name=program, number=int(number))
+        self._fleet.link(node).call("kill_program", node=node, name=program, number=int(number))
+
+    def state(self) -> object:
+        """Return a token for `restore`: all that the lab is now."""
+        return self._state
+
+    def restore(self, state: object) -> None:
+        """Turn the lab back into what it was, addresses and certificates included."""
+        if not isinstance(state, State):
+            raise TypeError("this is no state of a lab")
+        self._become(state, self.source)
+
+    def change(
+        self,
+        plan: Plan,
+        pinned: Mapping[str, IPv4Address] = MappingProxyType({}),
+        source: tuple[str, str] | None = None,
+    ) -> tuple[str, ...]:
+        """Turn the running lab into another plan, leaving alone what both have; returns what changed, in words.
+
+        `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
+        """
+        return self._become(self._state.changed(plan, pinned), source or self.source)
+
+    def rotate(self, name: str, keep: Collection[str] = ()) -> None:
+        """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.
+
+        Returns when every program uses what is new. Raises LabError.
+        """
+        for state in self._state.rotations(name, keep):
+            self._become(state, self.source, let_pass=True)
+
+    def readdress(self, node: str, how: Readdressing) -> None:
+        """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""
+        state = self._state.readdressed(node, how)
+        self._become(state, self.source, anew=(node,) if how == "reboot" else ())
+
+    def end_program(self, node: str, program: str) -> None:
+        """End one of the lab's programs on purpose, so that nobody misses it."""
+        self._fleet.link(node).call("end_program", node=node, name=program)
+
+    def start_program(self, node: str, program: str) -> None:
+        """Start a program of the lab again and wait until it is ready."""
+        self._fleet.link(node).call("start_program", node=node, name=program)
+
+    def set_link(self, tap: str, *, up: bool) -> None:
+        """Take the interface of a tap down, or up again."""
+        taps = payload_of(self._state, self.name, self.source, in_image=True).layout.taps
+        node = next(node for (node, _), name in taps.items() if name == tap)
+        self._fleet.link(node).call("set_link", tap=tap, up=up)
+
+    def _become(
+        self, state: State, source: tuple[str, str], *, let_pass: bool = False, anew: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        whole = [payload_of(one, self.name, self.source, in_image=True) for one in (self._state, state)]
+        before, after = (
+            parts.containers(one.plan, one.bindings, payload)
+            for one, payload in zip((self._state, state), whole, strict=True)
+        )
+        found = compare(before, after, anew)
+        fleet = self._fleet
+        self._change_networks(state)
+        fleet.drop(found.gone)
+        fleet.make(found.made)
+        for container, _ in found.changed:
+            fleet.holding(container)
+        fleet.each({one.name: ("change", _as_data(change, let_pass)) for one, change in found.changed})
+        fleet.connect([container.name for container in found.made])
+        self._state, self.source = state, source
+        if self._kept is not None:
+            self._kept(state, source)
+        return tuple(difference(whole[0], whole[1], anew).words())
+
+    def _change_networks(self, state: State) -> None:
+        """Make the networks that are new, and refuse to change those that nodes are on."""
+        old = {one.name: one for one in parts.networks(self._state.plan, self._state.bindings)}
+        new = {one.name: one for one in parts.networks(state.plan, state.bindings)}
+        for name in old.keys() & new.keys():
+            if old[name].cidr != new[name].cidr:
+                raise LabError(f"network {name!r} has another cidr now; take the lab down and up again")
+        added = [network for name, network in new.items() if name not in old]
+        if added:
+            outside.make_networks(self._fleet.client, self.name, added)
 
     def close(self) -> None:
         """End the connections, and the lab with them when this process owns it."""
-        for link in self._links.values():
-            link.close()
+        self._fleet.close()
         if self._ended is not None:
             self._ended()
-        self._engine.close()
+        self._fleet.client.close()
 
-    def _link(self, node: str) -> Link:
-        if node not in self._holds:
-            raise LabError(f"no node {node!r} in this lab")
-        return self._links[self._holds[node]]
 
-    def _connect(self, container: str) -> Link:
-        return Link(self._engine, self._containers[container], container)
-
-    def _all(self, op: str, **fields: Any) -> Iterable[Any]:
-        """Ask every agent, and return their answers when all are there."""
-        for link in self._links.values():
-            link.ask(op, **fields)
-        return [link.answer() for link in self._links.values()]
+def _as_data(change: Change, let_pass: bool) -> dict[str, str]:  # noqa: FBT001 - one field of the change
+    return {"data": base64.b64encode(pickle.dumps(replace(change, lets_pass=let_pass))).decode()}

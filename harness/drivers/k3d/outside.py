@@ -15,7 +15,7 @@ from harness.agent.container import OWNED, PAYLOAD
 from harness.drivers.k3d.engine import LAB, NETWORK, NODE
 from harness.drivers.k3d.image import CODE
 from harness.drivers.k3d.parts import Container, Network
-from harness.errors import StartError
+from harness.errors import LabError, StartError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -162,6 +162,21 @@ def remove(client: DockerClient, lab: str) -> list[str]:
         for volume in client.api.volumes(filters=wanted)["Volumes"] or ():
             left.append(_removed(lambda one=volume["Name"]: client.api.remove_volume(one)))  # type: ignore[misc]
     return [words for words in left if words]
+
+
+def remove_container(client: DockerClient, container: str) -> None:
+    """Remove a container; raises LabError when the engine does not."""
+    words = _removed(lambda: client.api.remove_container(container, v=True, force=True))
+    if words:
+        raise LabError(f"a container is not gone: {words}")
+
+
+def remove_networks(client: DockerClient, lab: str, names: Iterable[str]) -> None:
+    """Remove networks of a lab that nobody is on any more; raises LabError when the engine does not."""
+    for name in names:
+        words = _removed(lambda name=name: client.api.remove_network(full_name(lab, name)))  # type: ignore[misc]
+        if words:
+            raise LabError(f"network {name!r} is not gone: {words}")
 
 
 def _removed(remove_it: Callable[[], None]) -> str:

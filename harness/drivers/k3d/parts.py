@@ -62,6 +62,7 @@ def _container(space: Space, plan: Plan, payload: Payload, taken: set[IPv4Addres
     pods = tuple(
         other for other in payload.layout.spaces if other.pod and other.nics[0].peer_space == space.name
     )
+    hosts = plan.node(space.name).placement == "cluster-node"
     here = replace(space, here=True, nics=tuple(_cards(space, plan, taken)))
     holds = (space.name, *(pod.name for pod in pods))
     layout = payload.layout
@@ -80,8 +81,8 @@ def _container(space: Space, plan: Plan, payload: Payload, taken: set[IPv4Addres
         cards=tuple((nic.bridge, IPv4Address(nic.found_by)) for nic in here.nics if nic.bridge),
         holds=holds,
         sysctls=dict((*space.sysctls, _PINGS)),
-        capabilities=HOST_CAPABILITIES if pods else CAPABILITIES,
-        confined=not pods,
+        capabilities=HOST_CAPABILITIES if hosts else CAPABILITIES,
+        confined=not hosts,
         payload=own,
     )
 

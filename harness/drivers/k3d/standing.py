@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.agent.bind import bind
-from harness.agent.state import START_SECONDS, first_state, payload_of
+from harness.agent.state import State, first_state, payload_of
 from harness.drivers.k3d import image, outside, parts, store
 from harness.drivers.k3d.engine import LAB, NODE, connect
+from harness.drivers.k3d.fleet import Fleet
 from harness.drivers.k3d.lab import ContainerLab
-from harness.drivers.k3d.link import Link
 from harness.errors import GoneError, LabError, StartError
 
 if TYPE_CHECKING:
@@ -39,23 +39,23 @@ def stand_up(
     held = store.lock(name)
     if held is None or running_whole(client, name):
         raise StartError(f"a lab named {name!r} is already up; `egresslab ls --driver k3d` lists them")
-    clock = _Clock()
-    state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
-    payload = payload_of(state, name, source, in_image=True)
-    wanted = parts.containers(plan, state.bindings, payload)
-    found = image.ensure(client, _tell)
-    clock.phase("image")
     with _gone_on_failure(client, name, held):
+        clock = _Clock()
+        state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
+        wanted = _containers(state, name, source)
+        fleet = Fleet(client, name, image.ensure(client, _tell), owned=owned)
+        clock.phase("image")
         take_away(client, name)
         clock.phase("remnants")
         outside.make_networks(client, name, parts.networks(plan, state.bindings))
         clock.phase("networks")
-        ids = outside.make_containers(client, name, found, wanted, owned=owned)
+        fleet.make(wanted)
         clock.phase("containers")
-        links = _ready_links(client, ids, owned=owned)
+        fleet.connect()
         clock.phase("programs ready")
+        phases = tuple(clock.phases)
         if not owned:
-            store.keep(name, store.Kept(state, source, tuple(clock.phases)))
+            store.keep(name, store.Kept(state, source, phases))
             store.unlock(name, held)
 
     def end() -> None:
@@ -64,9 +64,9 @@ def stand_up(
         finally:
             store.unlock(name, held)
 
-    holds = {node: container.name for container in wanted for node in container.holds}
-    phases = tuple(clock.phases)
-    return ContainerLab(client, name, state, source, phases, ids, holds, links, end if owned else None)
+    return ContainerLab(
+        fleet, state, source, phases, *((end, None) if owned else (None, _keeps(name, phases)))
+    )
 
 
 def attach_to(name: str) -> ContainerLab:
@@ -75,13 +75,20 @@ def attach_to(name: str) -> ContainerLab:
     kept = store.recall(name)
     if kept is None or not running_whole(client, name):
         raise GoneError(f"no lab named {name!r} is up; `egresslab ls --driver k3d` lists those that are")
-    payload = payload_of(kept.state, name, kept.source, in_image=True)
-    wanted = parts.containers(kept.state.plan, kept.state.bindings, payload)
     labelled = client.api.containers(filters={"label": f"{LAB}={name}"})
-    ids = {one["Labels"][NODE]: one["Id"] for one in labelled}
-    links = _links(client, {container.name: ids[container.name] for container in wanted})
-    holds = {node: container.name for container in wanted for node in container.holds}
-    return ContainerLab(client, name, kept.state, kept.source, kept.phases, ids, holds, links, None)
+    fleet = Fleet(client, name, labelled[0]["Image"], owned=False)
+    wanted = _containers(kept.state, name, kept.source)
+    fleet.know(wanted, {one["Labels"][NODE]: one["Id"] for one in labelled})
+    fleet.connect()
+    return ContainerLab(fleet, kept.state, kept.source, kept.phases, None, _keeps(name, kept.phases))
+
+
+def _containers(state: State, name: str, source: tuple[str, str]) -> tuple[parts.Container, ...]:
+    return parts.containers(state.plan, state.bindings, payload_of(state, name, source, in_image=True))
+
+
+def _keeps(name: str, phases: tuple[tuple[str, float], ...]) -> Callable[[State, tuple[str, str]], None]:
+    return lambda state, source: store.keep(name, store.Kept(state, source, phases))
 
 
 def running() -> tuple[str, ...]:
@@ -133,44 +140,6 @@ def _gone_on_failure(client: DockerClient, name: str, held: int) -> Iterator[Non
         store.unlock(name, held)
         client.close()
         raise
-
-
-def _links(client: DockerClient, ids: Mapping[str, str]) -> dict[str, Link]:
-    """Connect to every agent; who is not ready yet answers later."""
-    links: dict[str, Link] = {}
-    try:
-        for name, container in ids.items():
-            links[name] = Link(client, container, name)
-    except BaseException:
-        _close(links)
-        raise
-    return links
-
-
-def _ready_links(client: DockerClient, ids: Mapping[str, str], *, owned: bool) -> dict[str, Link]:
-    """Connect to every agent and wait until each has its part standing; raises StartError with the reason."""
-    links: dict[str, Link] = {}
-    try:
-        links = _links(client, ids)
-        for link in links.values():
-            link.limit(START_SECONDS * 2)
-            link.ask("hold" if owned else "hello")
-        for link in links.values():
-            link.answer()
-            link.limit(None)
-    except BaseException as error:
-        _close(links)
-        if not isinstance(error, GoneError):
-            raise
-        words = {one: said for one, made in ids.items() if (said := outside.last_words(client, made))}
-        told = "\n".join(f"{one}: {said}" for one, said in words.items()) or str(error)
-        raise StartError(f"the lab did not come up:\n{told}") from error
-    return links
-
-
-def _close(links: Mapping[str, Link]) -> None:
-    for link in links.values():
-        link.close()
 
 
 def _tell(words: str) -> None:
