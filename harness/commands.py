@@ -138,6 +138,10 @@ def _test_lab(  # noqa: PLR0913 - as above
                 secrets,
             )
             folder = write(summary, running, out)
+            if summary.failed:
+                from harness.bundle import write_bundle  # noqa: PLC0415 - and the doctor with it
+
+                write_bundle(summary, running, folder)
             terminal.summary(summary, os.path.relpath(folder))
     return summary.exit_code
 

@@ -164,5 +164,9 @@ class Runs:
             self._labs.secrets,
         )
         folder = write(summary, run.lab, self._out)
+        if summary.failed:
+            from harness.bundle import write_bundle  # noqa: PLC0415 - and the doctor with it
+
+            write_bundle(summary, run.lab, folder)
         counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
         return f"{lab.lab}: {counts or 'nothing judged'}; files in {os.path.relpath(folder)}"

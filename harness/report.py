@@ -13,6 +13,9 @@ from harness.running import RunningLab
 
 FILES = ("jsonl", "junit", "tap", "table", "capture", "html")
 
+BUNDLE = "bundle.tgz"
+"""In the folder of a run of which something is broken or unknown: all that is needed to look into it elsewhere."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -36,6 +39,11 @@ class Summary:
         """How many results of each state, in the order held, broken, unknown."""
         states = [result.verdict.state for result in self.results]
         return {state: states.count(state) for state in ("held", "broken", "unknown")}
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is broken or unknown."""
+        return any(result.verdict.state != "held" for result in self.results)
 
     @property
     def exit_code(self) -> int:

@@ -73,6 +73,9 @@ class RunningLab(Protocol):
     def secrets(self) -> bytes:
         """Return the secrets of the lab's TLS connections, in NSS's key log format; empty where none are logged."""
 
+    def files(self) -> Mapping[str, Mapping[str, str]]:
+        """Return each node's files by path within its private folder, as it was given them: keys among them."""
+
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
         """Return when something of a kind (`lines`, `frames`, ...) was recorded since the mark, or after `seconds`."""
 

@@ -172,6 +172,16 @@ def payload_of(
     )
 
 
+def placed(state: State) -> dict[str, dict[str, str]]:
+    """Return the files of each node by path within its private folder."""
+    runtimes = render(state.plan, state.bindings, state.certificates)
+    return {
+        node: {file.path: file.content for file in runtime.files}
+        for node, runtime in runtimes.items()
+        if runtime.files
+    }
+
+
 def _key_logs(plan: Plan, bindings: Bindings) -> dict[str, str]:
     if not bindings.logs_secrets:
         return {}

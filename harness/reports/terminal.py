@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness.comparison import compare
 from harness.explain import failure_lines, passport_lines
-from harness.report import Summary
+from harness.report import BUNDLE, Summary
 from harness.run import Result
 
 _STYLES = {"held": "green", "broken": "bold red", "unknown": "yellow"}
@@ -109,6 +109,8 @@ class Terminal:
         counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
         self.console.print()
         self.console.print(f"{counts or 'nothing selected'} in {summary.seconds:.2f} s; files in {folder}")
+        if summary.failed:
+            self.console.print(f"to look into it elsewhere: {folder}/{BUNDLE}, which has no private keys")
 
     def _comparison(self, summary: Summary) -> None:
         """Print what came of each scenario that has a place in the table."""

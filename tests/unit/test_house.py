@@ -92,7 +92,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent",),  # from plans to what stands where nodes are; embedded by drivers
     ("drivers",),
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
-    ("doctor", "commands"),
+    ("doctor",),
+    ("bundle",),
+    ("commands",),
     ("look", "look_packets", "held"),
     ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table"),
     ("command_line",),

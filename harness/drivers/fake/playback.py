@@ -121,6 +121,10 @@ class FakeLab:
         """Return nothing: what was recorded of TLS is on paper."""
         return b""
 
+    def files(self) -> Mapping[str, Mapping[str, str]]:
+        """Return nothing: nodes on paper were given no files."""
+        return {}
+
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
         """Return at once: nothing more will come."""
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.agent.change import Change, difference
-from harness.agent.state import State, payload_of
+from harness.agent.state import State, payload_of, placed
 from harness.drivers.k3d import outside, parts
 from harness.drivers.k3d.differences import compare
 from harness.drivers.k3d.fleet import Fleet
@@ -151,6 +151,10 @@ class ContainerLab:
     def counters(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
         """Return each node's named nftables counters."""
         return {node: values for told in self._fleet.all("counters") for node, values in told.items()}
+
+    def files(self) -> Mapping[str, Mapping[str, str]]:
+        """Return each node's files by path within its private folder, as it was given them: keys among them."""
+        return placed(self._state)
 
     def secrets(self) -> bytes:
         """Return what programs logged of their TLS connections' secrets, in NSS's key log format."""

@@ -15,7 +15,7 @@ from typing import Any
 from harness.agent.change import difference
 from harness.agent.commands import read_both
 from harness.agent.layout import Payload
-from harness.agent.state import State, binding, first_state, payload_of
+from harness.agent.state import State, binding, first_state, payload_of, placed
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
@@ -259,6 +259,10 @@ class NamespaceLab:
     def secrets(self) -> bytes:
         """Return what programs logged of their TLS connections' secrets, in NSS's key log format."""
         return self._client.fetch_bytes("secrets")
+
+    def files(self) -> Mapping[str, Mapping[str, str]]:
+        """Return each node's files by path within its private folder, as it was given them: keys among them."""
+        return placed(self._state)
 
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
         """Return when something of a kind was recorded since the mark, or after `seconds`."""
