@@ -32,6 +32,8 @@ QUIET_SECONDS = 3.0
 BARRIER_SECONDS = 1.0
 ACCOUNT_SECONDS = 0.5
 LOOK_AGAIN_SECONDS = 0.05
+STEPS_SECONDS = 60.0
+"""How long a load goes on at most behind its own flows, waiting for the steps that are done meanwhile."""
 TOGETHER = 64
 """How many probes share a window, and are in flight at once."""
 
@@ -70,7 +72,8 @@ def observe(  # noqa: PLR0913 - a flow, and what comes before, beside and in pla
 ) -> tuple[list[tuple[Evidence, Passport]], Mark]:
     """Try one item, or several probes at once; the caller has the lab's window.
 
-    An item with a load comes as often as it has flows; `during` is called when a third of the load's time is over.
+    An item with a load comes as often as it has flows; `during` is called when a third of the load's time is over, and
+    where it takes long there are more flows than items.
     `since` says what steps did before, and the mark at which they began. `probes`, one for each item, are sent in
     place of those that the items describe.
     Returns evidence and passport of each, and the mark to give as `earlier` the next time.
@@ -156,20 +159,36 @@ def _send(
         every = 1 / first.scenario.load.per_second
         probes = [replace(probe, after=number * every) for number, probe in enumerate(probes)]
     outcomes = _probed(lab, probes, during)
+    every_item = [first] * len(outcomes) if first.scenario.load is not None else items
     return [
         Attempt(item, item.source, outcome.started, outcome.ended, outcome=outcome)
-        for item, outcome in zip(items, outcomes, strict=True)
+        for item, outcome in zip(every_item, outcomes, strict=True)
     ]
 
 
 def _probed(lab: RunningLab, probes: Sequence[Probe], during: Callable[[], None] | None) -> Sequence[Outcome]:
-    """Send probes; meanwhile, when a third of their time is over, do what is to be done `during` it."""
+    """Send probes; meanwhile, when a third of their time is over, do what is to be done `during` it.
+
+    Where that takes longer than the load, the load goes on until some flows came after it.
+    """
     if during is None:
         return lab.probe(probes, TOGETHER)
+    more, done = probes[: max(1, len(probes) // 6)], list[int]()
+
+    def send() -> Sequence[Outcome]:
+        outcomes = list(lab.probe(probes, TOGETHER))
+        deadline = time.monotonic() + STEPS_SECONDS
+        while not (done and any(one.started > done[0] for one in outcomes)) and time.monotonic() < deadline:
+            outcomes += lab.probe(more, TOGETHER)
+        return outcomes
+
     with ThreadPoolExecutor(1, "load") as thread:
-        sent = thread.submit(lab.probe, probes, TOGETHER)
+        sent = thread.submit(send)
         wait([sent], timeout=probes[-1].after / 3)
-        during()
+        try:
+            during()
+        finally:
+            done.append(time.time_ns())
         return sent.result()
 
 

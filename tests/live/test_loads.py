@@ -72,7 +72,9 @@ def test_every_flow_of_a_load_is_proven(results: dict[str, Result]) -> None:
     """All 120 flows passed every hop, before, amid and after the change, and nothing was lost of the evidence."""
     result = results["good flows while a pod comes"]
     assert result.verdict.state == "held", str(result.verdict)
-    assert result.load == {"held": 120}
+    assert result.load is not None
+    assert list(result.load) == ["held"]
+    assert result.load["held"] >= 120  # more where the pod takes longer to come than the load
     (during,) = (finding for finding in result.verdict.findings if finding.check == "during")
     assert "before" in during.seen
 
