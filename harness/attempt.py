@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
 
 from harness import lookup
+from harness.attacks import Makings, offer_of
 from harness.evidence import SIDECAR, Attempt, Evidence, Recorded
 from harness.passport import Passport, join, unaccounted
 from harness.programs.probe import Outcome, Probe
+from harness.programs.tls_client import Offer
 from harness.read_routing import Since, await_routes, read_routing
 from harness.sightings import digest
 from harness.verdict import outcome_of
@@ -37,6 +39,8 @@ STEPS_SECONDS = 60.0
 TOGETHER = 64
 """How many probes share a window, and are in flight at once."""
 
+GREETING = b"hello\r\n"
+"""What a probe over TLS says: proxies decide at the latest when they hear something."""
 _PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
 _INTERCEPTED = (":15001", ":15006")
 """Where a pod's outgoing and incoming connections are redirected to: its sidecar logs each."""
@@ -154,7 +158,7 @@ def _send(
     if first.scenario.run is not None:
         command = lab.run(first.source, shlex.split(first.scenario.run), seconds=COMMAND_SECONDS)
         return [Attempt(first, first.source, mark.time, lab.mark().time, command=command)]
-    probes = list(instead) or [probe_of(item) for item in items]
+    probes = list(instead) or [_with_offer(probe_of(item), item, lab) for item in items]
     if first.scenario.load is not None:
         every = 1 / first.scenario.load.per_second
         probes = [replace(probe, after=number * every) for number, probe in enumerate(probes)]
@@ -203,14 +207,26 @@ def probe_of(item: Item) -> Probe:
     return Probe(
         id=0,
         node=item.source,
-        scheme=cast('Literal["tcp", "udp", "icmp", "http", "https"]', url.scheme),
+        scheme=cast('Literal["tcp", "udp", "icmp", "http", "https", "tls"]', url.scheme),
         host=url.hostname or "",
         port=url.port or _PORTS.get(url.scheme, 0),
         path=url.path or "/",
         through=through,
         mark=lookup.find("nodes", "sidecar").MARK if item.scenario.bypass == "sidecar" else 0,
         timeout=_PROBE_SECONDS[word],
+        send=GREETING if url.scheme == "tls" else b"",
     )
+
+
+def _with_offer(probe: Probe, item: Item, lab: RunningLab) -> Probe:
+    """Return a probe over TLS with what its client shows: a certificate that the lab's authorities sign for it."""
+    if probe.scheme != "tls":
+        return probe
+    if item.scenario.presents is None:
+        return replace(probe, offer=Offer())
+    authority = lab.plan.lab.mesh.ca
+    makings = Makings(item.scenario.presents, lab.certificates, (authority.root, authority.intermediate))
+    return replace(probe, offer=offer_of(item.attack, makings))
 
 
 def _unfinished(passport: Passport, plan: Plan, bindings: Bindings) -> Iterator[tuple[str, str]]:

@@ -183,6 +183,7 @@ def mtls(ctx: click.Context, lab: str, name: str | None, as_json: bool, driver: 
 main.add_command(questions.why)
 main.add_command(questions.bypass)
 main.add_command(questions.mutate)
+main.add_command(questions.attack)
 
 
 @main.command()

@@ -42,7 +42,7 @@ def run_tests(  # noqa: PLR0913 - the options of one command
 ) -> int:
     """Run scenarios lab by lab and return the exit code of the worst."""
     labs = dict(collect(paths, lab_name))
-    texts = {path: _text_of(path, engine) for path in labs}
+    texts = {path: text_of(path, engine) for path in labs}
     if engine and not any(has_proxies(text, str(path)) for path, text in texts.items()):
         raise InputError(f"--engine {engine}: none of these labs has an egress proxy")
     codes = [
@@ -55,7 +55,8 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     return 0 if 0 in codes else 5
 
 
-def _text_of(path: Path, engine: str) -> str:
+def text_of(path: Path, engine: str) -> str:
+    """Return a lab file's text, with another engine in its egress proxies where one is named."""
     text = path.read_text(encoding="utf-8")
     return with_engine(text, str(path), engine) if engine else text
 
@@ -105,10 +106,26 @@ def _test_lab(  # noqa: PLR0913 - as above
     verbose: int,
     driver: Driver,
 ) -> int:
-    from harness.reports.terminal import Terminal  # noqa: PLC0415 - rich is for those who run something
-
     lab = parse_lab(source.parse(text.encode(), str(path)))
     selected = [item for item in items if _selected(item, words, label, lab)]
+    return run_items(lab, path, text, selected, name, keep, out, secrets, verbose, driver)
+
+
+def run_items(  # noqa: PLR0913 - as above
+    lab: Lab,
+    path: Path,
+    text: str,
+    selected: Sequence[Item],
+    name: str | None,
+    keep: str,
+    out: Path,
+    secrets: bool,  # noqa: FBT001 - as above
+    verbose: int,
+    driver: Driver,
+) -> int:
+    """Run these cases on a lab, print and write what came of them, and return the exit code."""
+    from harness.reports.terminal import Terminal  # noqa: PLC0415 - rich is for those who run something
+
     started = dt.datetime.now(dt.UTC).astimezone()
     begun = time.monotonic()
     results: list[Result] = []
@@ -211,7 +228,7 @@ def stand_up(  # noqa: PLR0913 - the options of one command
 ) -> None:
     """Stand up a lab that stays, with another engine in its egress proxies where one is named."""
     path = shipped.find_lab(lab)
-    text = _text_of(path, engine)
+    text = text_of(path, engine)
     if engine and not has_proxies(text, str(path)):
         raise InputError(f"--engine {engine}: this lab has no egress proxy")
     read = parse_lab(source.parse(text.encode(), str(path)))

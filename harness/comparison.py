@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.attacks import title_of
 from harness.denial import denials, rule_of
 from harness.evidence import SIDECAR, Evidence
 from harness.passport import Passport
@@ -39,7 +40,8 @@ def compare(results: Sequence[Result]) -> Comparison | None:
     for result in results:
         place = result.item.scenario.table
         if place is not None:
-            words.setdefault((place.row, place.column), {})[cell_of(result)] = None
+            row = place.row or title_of(result.item.attack or "")
+            words.setdefault((row, place.column), {})[cell_of(result)] = None
     if not words:
         return None
     rows = dict.fromkeys(row for row, _ in words)
@@ -56,21 +58,31 @@ def cell_of(result: Result) -> str:
             f"unknown ({reason.at}: {reason.seen.splitlines()[0]})" if reason and reason.seen else "unknown"
         )
     broken = " (its scenario is broken)" if verdict.state == "broken" else ""
-    return _came_of(evidence, passport) + broken
+    return _came_of(evidence, passport, told=result.item.attack is not None) + broken
 
 
-def _came_of(evidence: Evidence, passport: Passport) -> str:
+def _came_of(evidence: Evidence, passport: Passport, *, told: bool) -> str:
+    """Return what came of a flow; of one that was stopped, `told` says to add the hop's own reason."""
     denied, served = denials(passport), _server(evidence, passport)
     if denied and served and served != denied[0].at:  # the answer of a hop that denies may be a TLS alert
         return f"unknown (denied at {_place(denied[0].at, passport)}, and yet answered)"
     if denied:
         rule = rule_of(denied[0])
         stopped = f"stopped at {_place(denied[0].at, passport)}" + (f" by {rule!r}" if rule else "")
+        if told and (reason := _words(denied[0].facts.get("reason", ""))):
+            stopped += f" ({reason})"
         return ", yet seen at ".join([stopped, *_beyond(denied[0].at, passport)])
     if served:
         seen = dict.fromkeys(_clients(evidence.place_of(served), evidence, passport))
         return f"gets through as {', '.join(seen)}" if seen else "gets through"
     return "unknown (neither a denial nor an answer)"
+
+
+def _words(reason: str) -> str:
+    """Return the last words of a TLS library's reason: `CERTIFICATE_VERIFY_FAILED: certificate has expired`."""
+    last = reason.removesuffix(":TLS_error_end").rpartition(":")[2]
+    words = last.replace("_", " ").strip()
+    return words.lower() if words.isupper() else words
 
 
 def _server(evidence: Evidence, passport: Passport) -> str | None:

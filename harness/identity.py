@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 Issuer = Literal["mesh", "foreign", "public", "retired"]
-_LIFE = dt.timedelta(days=30)
 _UNIT = "Egress Lab"
-_SKEW = dt.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,28 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """How a certificate is made where it is not a leaf as it should be; the default is one.
+
+    It is valid from `begins` to `ends`, in hours from now. `authority` sets the CA flag and keyCertSign, `path_length`
+    its limit, and `within` the one host that URI names below it may have (name constraints, RFC 5280, 4.2.1.10).
+    `digital_signature` and `client` are that key usage and that extended one. `chained`: whether its signer's
+    certificate comes with it.
+    """
+
+    begins: float = -1.0
+    ends: float = 720.0
+    common_name: str = ""
+    emails: tuple[str, ...] = ()
+    authority: bool = False
+    path_length: int | None = None
+    within: str = ""
+    digital_signature: bool = True
+    client: bool = True
+    chained: bool = True
+
+
+@dataclass(frozen=True)
 class Leaf:
     """A certificate with its chain up to, not including, the root, and its private key; PEM."""
 
@@ -43,11 +64,15 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Authority:
-    """An issuing authority below its root: both certificates and the issuing key; PEM."""
+    """An issuing authority below its root: both certificates and both keys; PEM.
+
+    `certificate` may be a chain, from the one that signs upwards.
+    """
 
     root: str
     certificate: str
     key: str
+    root_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,23 +104,18 @@ def issue(
     With `earlier` certificates, their authorities sign, and what was asked for in the same words is kept. The
     retired authority has the mesh's names and other keys, as one that was replaced before has.
     """
-    names = {
-        "mesh": (root, intermediate),
-        "foreign": ("Foreign Root CA", "Foreign Mesh CA"),
-        "public": ("Public Root CA", "Public Issuing CA"),
-        "retired": (root, intermediate),
-    }
     wanted = {request.name: request for request in requests}
     authorities = dict(earlier.authorities) if earlier else {}
     leaves: dict[str, Leaf] = {}
-    for issuer in sorted({"mesh"} | {request.issuer for request in wanted.values()}):
+    issuers: set[Issuer] = {"mesh"}
+    for issuer in sorted(issuers.union(request.issuer for request in wanted.values())):
         if issuer not in authorities:
-            authorities[issuer] = _authority(*names[issuer])
+            authorities[issuer] = authority(issuer, root, intermediate)
         for request in wanted.values():
             if request.issuer == issuer:
                 known = earlier is not None and earlier.requests.get(request.name) == request
                 leaf = (
-                    earlier.leaves[request.name] if earlier and known else _leaf(authorities[issuer], request)
+                    earlier.leaves[request.name] if earlier and known else sign(authorities[issuer], request)
                 )
                 leaves[request.name] = leaf
     roots = {issuer: authority.root for issuer, authority in authorities.items()}
@@ -106,7 +126,7 @@ def issue(
 def reissued(certificates: Certificates, names: Collection[str]) -> Certificates:
     """Return the certificates with new ones, on new keys, for these requests; the same authorities sign."""
     fresh = {
-        name: _leaf(certificates.authorities[request.issuer], request)
+        name: sign(certificates.authorities[request.issuer], request)
         for name, request in certificates.requests.items()
         if name in names
     }
@@ -123,7 +143,7 @@ def successions(
     which are forgotten); the old root is trusted no more. Each state must be in force everywhere before the next
     begins: in each, whatever the one before allowed still works.
     """
-    old, new = certificates.authorities["mesh"], _authority(root, intermediate)
+    old, new = certificates.authorities["mesh"], authority("mesh", root, intermediate)
     both = replace(certificates, roots=certificates.roots | {"mesh": old.root + new.root})
     yield both
     due = [name for name, one in both.requests.items() if one.issuer == "mesh" and name not in keep]
@@ -138,62 +158,110 @@ def fingerprint(chain: str) -> str:
     return hashlib.sha256(base64.b64decode(first)).hexdigest()
 
 
-def _authority(root: str, intermediate: str) -> Authority:
+def authority(issuer: Issuer, root: str, intermediate: str) -> Authority:
+    """Return a new authority; the mesh's, and one that is retired, have these common names."""
     import trustme  # noqa: PLC0415 - loads cryptography, which most commands do not need
 
+    if issuer in ("foreign", "public"):
+        root = f"{issuer.capitalize()} Root CA"
+        intermediate = {"foreign": "Foreign Mesh CA", "public": "Public Issuing CA"}[issuer]
     # without a unit of ours trustme writes a random one, and a successor would have another name
     top = trustme.CA(organization_name=root, organization_unit_name=_UNIT)
     signer = trustme.CA(
         parent_cert=top, path_length=0, organization_name=intermediate, organization_unit_name=_UNIT
     )
-    pems = (top.cert_pem, signer.cert_pem, signer.private_key_pem)
+    pems = (top.cert_pem, signer.cert_pem, signer.private_key_pem, top.private_key_pem)
     return Authority(*(pem.bytes().decode() for pem in pems))
 
 
-def _leaf(authority: Authority, request: Request) -> Leaf:
+def sign(authority: Authority, request: Request, shape: Shape = Shape()) -> Leaf:
+    """Issue a certificate on a new key; what it is made like is for who asks to know."""
     from cryptography import x509  # noqa: PLC0415 - as above
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-    from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
 
     issuer = x509.load_pem_x509_certificate(authority.certificate.encode())
-    signing_key = serialization.load_pem_private_key(authority.key.encode(), None)
-    if not isinstance(signing_key, ec.EllipticCurvePrivateKey):
-        raise TypeError("the intermediate's key is not an elliptic curve key")
+    signing_key = _key(authority.key)
     key = ec.generate_private_key(ec.SECP256R1())
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in request.uris]
-    names += [x509.DNSName(name) for name in request.dns]
     now = dt.datetime.now(dt.UTC)
+    common_name = shape.common_name or ("" if request.uris else (*request.dns, "")[0])
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([]) if request.uris else _common_name(request.dns[0]))
+        .subject_name(_subject(common_name))
         .issuer_name(issuer.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + _LIFE)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        # critical because the subject is empty (RFC 5280, 4.2.1.6)
-        .add_extension(x509.SubjectAlternativeName(names), critical=bool(request.uris))
-        .add_extension(_key_usage(), critical=True)
+        .not_valid_before(now + dt.timedelta(hours=shape.begins))
+        .not_valid_after(now + dt.timedelta(hours=shape.ends))
         .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
             critical=False,
         )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-                issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-            ),
-            critical=False,
-        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    certificate = builder.sign(signing_key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return Leaf(certificate.public_bytes(pem).decode() + authority.certificate, private.decode())
+    for extension, critical in _extensions(request, shape, critical=not common_name):
+        builder = builder.add_extension(extension, critical=critical)
+    pem = builder.sign(signing_key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    return Leaf(pem + authority.certificate * shape.chained, _written(key))
 
 
-def _key_usage() -> x509.KeyUsage:
+def mismatched(leaf: Leaf, other: Leaf) -> Leaf:
+    """Return a certificate with the key of another, whose file claims the certificate's public key for its own.
+
+    TLS libraries compare public keys when they load a pair, and believe the file (RFC 5915, 3: `publicKey`). So a
+    client can be given a certificate without its key: what fails is the signature in the handshake.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as above
+
+    der, x962 = serialization.Encoding.DER, serialization.Encoding.X962
+    sec1, nobody = serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    point = serialization.PublicFormat.UncompressedPoint
+    ours, theirs = (_key(one.key).public_key().public_bytes(x962, point) for one in (other, leaf))
+    private = _key(other.key).private_bytes(der, sec1, nobody).replace(ours, theirs)
+    text = base64.encodebytes(private).decode()
+    return Leaf(leaf.chain, f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n")
+
+
+def _extensions(
+    request: Request, shape: Shape, *, critical: bool
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    from cryptography import x509  # noqa: PLC0415 - as above
+    from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415
+
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in request.uris]
+    names += [x509.DNSName(name) for name in request.dns]
+    names += [x509.RFC822Name(name) for name in shape.emails]
+    yield x509.BasicConstraints(ca=shape.authority, path_length=shape.path_length), True
+    if names:
+        # critical where the subject is empty (RFC 5280, 4.2.1.6)
+        yield x509.SubjectAlternativeName(names), critical
+    yield _key_usage(shape), True
+    if shape.within:
+        yield x509.NameConstraints([x509.UniformResourceIdentifier(shape.within)], None), True
+    if not shape.authority or names:
+        client = [ExtendedKeyUsageOID.CLIENT_AUTH] if shape.client else []
+        yield x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, *client]), False
+
+
+def _key(pem: str) -> ec.EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    key = serialization.load_pem_private_key(pem.encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("the signer's key is not an elliptic curve key")
+    return key
+
+
+def _written(key: ec.EllipticCurvePrivateKey) -> str:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as above
+
+    form, nobody = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, form, nobody).decode()
+
+
+def _key_usage(shape: Shape) -> x509.KeyUsage:
     from cryptography import x509  # noqa: PLC0415 - as above
 
     usages = dict.fromkeys(
@@ -202,18 +270,21 @@ def _key_usage() -> x509.KeyUsage:
             "key_encipherment",
             "data_encipherment",
             "key_agreement",
-            "key_cert_sign",
             "crl_sign",
             "encipher_only",
             "decipher_only",
         ),
         False,
     )
-    return x509.KeyUsage(digital_signature=True, **usages)
+    # a usage without any bit is no extension at all (RFC 5280, 4.2.1.3)
+    usages["key_encipherment"] = not shape.digital_signature
+    return x509.KeyUsage(digital_signature=shape.digital_signature, key_cert_sign=shape.authority, **usages)
 
 
-def _common_name(name: str) -> x509.Name:
+def _subject(common_name: str) -> x509.Name:
     from cryptography import x509  # noqa: PLC0415 - as above
     from cryptography.x509.oid import NameOID  # noqa: PLC0415
 
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    if not common_name:
+        return x509.Name([])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])

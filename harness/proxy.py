@@ -71,7 +71,8 @@ class Proxy:
 
     `policies` are all of the lab file's; `fault` is how it is to misbehave, for engines that can; `rotates` says
     that certificates and roots may change while it runs, and must then be used without a connection lost. `key_log`
-    is the file to which the secrets of its TLS connections are to be appended, if they are.
+    is the file to which the secrets of its TLS connections are to be appended, if they are. The roots sign for
+    `trust_domain` and for no other.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Proxy:
     fault: str | None = None
     rotates: bool = False
     key_log: str | None = None
+    trust_domain: str = "cluster.local"
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def mesh_envoy(
         policies={server.policy: server.rules},
         rotates=plan.lab.mesh.certificates.rotate,
         key_log=bindings.key_log(name),
+        trust_domain=plan.lab.mesh.trust_domain,
     )
     found: Runtime = lookup.find("engines", "envoy").render(proxy)
     return replace(found, programs=tuple(replace(program, name="envoy") for program in found.programs))

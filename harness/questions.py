@@ -69,3 +69,44 @@ def mutate(ctx: click.Context, /, **options: Any) -> None:
     from harness.mutate_table import show_mutants  # noqa: PLC0415
 
     ctx.exit(show_mutants(options.pop("lab"), **options))
+
+
+@click.command()
+@click.argument("lab")
+@click.option("--name", help="The running lab to use, when it is not called as its file says.")
+@click.option(
+    "--virtual-server",
+    "servers",
+    multiple=True,
+    metavar="NODE[:NAME]",
+    help="Only this egress proxy, or this virtual server of it; may be repeated.",
+)
+@click.option("--policy", default="", help="Only virtual servers with this policy.")
+@click.option(
+    "--from", "sender", default="", metavar="POD", help="Who attacks; else a pod, one without sidecar first."
+)
+@click.option(
+    "--identity", default="", metavar="SPIFFE_ID", help="Whom to be taken for: one that the policy permits."
+)
+@click.option("-k", "words", default="", help="Only attacks with this in their name or title.")
+@click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="Where the run's folder goes; table.md in it has the table.",
+)
+@click.option("-v", "--verbose", count=True, help="Time per phase; twice: passports.")
+@driver_option
+@click.pass_context
+def attack(ctx: click.Context, /, **options: Any) -> None:
+    """Forge identities at a lab's egress proxies in every way there is, and say of each what stopped it.
+
+    LAB is a shipped lab or a lab file of your own: its policies are what is attacked. The certificates are of the lab's
+    own authorities. Starts the lab unless it is up. Exit code 1 when an attack got through, 3 when something could
+    not be seen.
+    """
+    from harness.attack_lab import run_attacks  # noqa: PLC0415
+
+    ctx.exit(run_attacks(lab_name=options.pop("lab"), **options))

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.evidence import CommandResult
 from harness.mutation import Mutation
+from harness.identity import Certificates
 from harness.plan import Bindings, Plan
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
@@ -90,6 +91,10 @@ class RunningLab(Protocol):
 
     def routing(self, node: str, control: str = "") -> Routing:
         """Return a node's routes as its kernel has them, and as the BIRD has them whose control socket is named."""
+
+    @property
+    def certificates(self) -> Certificates:
+        """The lab's certificates, and its authorities with their keys: a client that is to show one is issued it."""
 
     def programs(self) -> Sequence[Mapping[str, Any]]:
         """Return the lab's programs with their process ids and, when they ended, exit statuses."""

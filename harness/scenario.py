@@ -195,14 +195,16 @@ class _Cases:
         senders = dict.fromkeys(sender for pattern in patterns for sender in sources(pattern, words))
         targets = dict.fromkeys(scenario.matrix.to or (scenario.to,))
         proxies = dict.fromkeys(scenario.matrix.through or (scenario.through,))
+        attacks = dict.fromkeys(scenario.matrix.attack or (scenario.attack,))
         many = len(patterns) > 1 or "*" in patterns[0] or bool(scenario.matrix.from_)
-        for pod, target, proxy in product(senders, targets, proxies):
+        for pod, target, proxy, attack in product(senders, targets, proxies, attacks):
             varying = [
                 value
                 for value, varies in (
                     (pod, many),
                     (target, scenario.matrix.to),
                     (proxy, scenario.matrix.through),
+                    (attack, scenario.matrix.attack),
                 )
                 if varies
             ]
@@ -212,6 +214,7 @@ class _Cases:
                 source=pod,
                 to=target,
                 through=proxy,
+                attack=attack,
                 path=document.path,
                 line=line,
                 controls=controls,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness import rotation_checks
+from harness.attack_checks import attacks_of, check_attacks, same_cell
 from harness.bpf import unknown_filter
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
@@ -41,6 +42,7 @@ def check(
     yield from _flow(scenario)
     yield from _targets(scenario, words)
     yield from _from_outside(scenario, words)
+    yield from check_attacks(scenario, words)
     expect = scenario.expect
     for word, outcome in (("rejected", expect.rejected), ("dropped", expect.dropped)):
         if outcome is not None:
@@ -305,10 +307,14 @@ def _table(scenario: Scenario, others: Mapping[str, Scenario]) -> Found:
     """Yield a complaint about a cell that two claim: within a file at the later, in two files at both."""
     if scenario.table is None:
         return
-    first = next(name for name, other in others.items() if other.table == scenario.table)
+    if scenario.table.row is None and not attacks_of(scenario):
+        yield ("table",), "say the row of the table ('row'); only an attack has one of its own"
+        return
+    first = next(name for name, other in others.items() if same_cell(other, scenario))
     if first != scenario.name:
         yield ("table",), f"this cell of the table is scenario {first!r} already"
 
 
 def _what_is_sent(scenario: Scenario) -> tuple[object, ...]:
-    return (scenario.from_, scenario.matrix, scenario.to, scenario.through, scenario.run)
+    shown = (scenario.presents, scenario.attack)
+    return (scenario.from_, scenario.matrix, scenario.to, scenario.through, scenario.run, shown)

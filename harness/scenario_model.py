@@ -10,15 +10,16 @@ from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from harness.attacks import ATTACKS
 from harness.entry import Entry
 from harness.expect_model import Expect, Percent
 from harness.lab_model import ClientTls, Mtls
-from harness.lab_words import Duration, Form, Line, Lines, listed, shown
+from harness.lab_words import Duration, Form, Line, Lines, SpiffeId, listed, shown
 from harness.labels import PodLabels
 
-SCHEMES = ("tcp", "udp", "icmp", "http", "https")
+SCHEMES = ("tcp", "udp", "icmp", "http", "https", "tls")
 READDRESSINGS = ("reboot", "add_block", "release_block")
 STEPS = (
     "delete",
@@ -82,7 +83,7 @@ def _url(value: str) -> str:
         raise ValueError(
             f"{shown(value)} is not a URL such as tcp://tinyproxy:8888 or https://www.example.com/path"
         )
-    if url.scheme in {"tcp", "udp"} and (port is None or url.path):
+    if url.scheme in {"tcp", "udp", "tls"} and (port is None or url.path):
         raise ValueError(f"{shown(value)} must be {url.scheme}://NAME:PORT")
     if url.scheme == "icmp" and (port is not None or url.path):
         raise ValueError(f"{shown(value)} must be icmp://NAME")
@@ -129,6 +130,10 @@ Marker = Annotated[
     Form(r"^[a-z][a-z0-9_-]*$", "a label (lower-case letters, digits, '_' and '-', a letter first)", 63),
     AfterValidator(_label),
 ]
+AttackName = Annotated[Line, WithJsonSchema({"type": "string", "enum": list(ATTACKS)})]
+AttackNames = Annotated[
+    tuple[AttackName, ...], BeforeValidator(listed, json_schema_input_type=AttackName | list[AttackName])
+]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(listed, json_schema_input_type=Url | list[Url])]
 Throughs = Annotated[
     tuple[Through, ...], BeforeValidator(listed, json_schema_input_type=Through | list[Through])
@@ -142,6 +147,7 @@ class Matrix(Entry):
     from_: Lines = Field(alias="from", default=())
     to: Urls = ()
     through: Throughs = ()
+    attack: AttackNames = ()
 
 
 class Step(Entry):
@@ -213,9 +219,12 @@ class Load(Entry):
 
 
 class Table(Entry):
-    """Where a scenario stands in the report's table; row and column come in the order of the files."""
+    """Where a scenario stands in the report's table; row and column come in the order of the files.
 
-    row: Annotated[Line, Field(min_length=1)]
+    Without `row`, an attack's own title is its row.
+    """
+
+    row: Annotated[Line, Field(min_length=1)] | None = None
     column: Annotated[Line, Field(min_length=1)]
 
 
@@ -223,7 +232,8 @@ class Scenario(Entry):
     """One claim about one kind of flow, for one or more sources.
 
     `from` names pods, with `*` for any text; `run` is a command, split as a shell does; `to` a URL to probe. `during`
-    are steps done while a `load` runs, when a third of its time is over.
+    are steps done while a `load` runs, when a third of its time is over. Over TLS the probe `presents` a certificate of
+    the mesh with this SPIFFE ID, or what an `attack` makes of it.
     """
 
     name: Annotated[Line, Field(min_length=1)]
@@ -234,6 +244,8 @@ class Scenario(Entry):
     run: Command | None = None
     to: Url | None = None
     through: Through | None = None
+    presents: SpiffeId | None = None
+    attack: AttackName | None = None
     bypass: Literal["sidecar"] | None = None
     given: tuple[Step, ...] = ()
     load: Load | None = None
@@ -270,6 +282,7 @@ class Item(Entry):
     source: str
     to: str | None = None
     through: str | None = None
+    attack: str | None = None
     path: str
     line: int
     controls: tuple[Item, ...] = ()

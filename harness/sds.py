@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from harness.identity import Leaf
 from harness.plan import File, Ready
 
 _SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type's name
+_VALIDATOR = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
 _FOLDER = "secrets"
 
 
@@ -24,9 +25,23 @@ def leaf_file(name: str, leaf: Leaf) -> File:
     return _file(name, {"tls_certificate": pair}, 0o600)
 
 
-def trust_file(name: str, roots: str) -> File:
-    """Return the file of trusted roots (PEM)."""
-    return _file(name, {"validation_context": {"trusted_ca": {"inline_string": roots}}})
+def trust_file(name: str, roots: str, domain: str = "") -> File:
+    """Return the file of trusted roots (PEM), for one trust domain or, without it, for whatever they sign."""
+    return _file(name, {"validation_context": validation({"inline_string": roots}, domain)})
+
+
+def validation(roots: Mapping[str, str], domain: str) -> dict[str, object]:
+    """Return a validation context that takes SVIDs of one trust domain, or without it any certificate of the roots.
+
+    Envoy's default validator takes a certificate with the CA flag for a leaf's, against X509-SVID, 5.2. That for
+    SPIFFE (Envoy's reference, SPIFFECertValidatorConfig) does not, nor one whose first URI name is of another trust
+    domain. But it wants a certificate of every client, and does not look at what one is for (extended key usage).
+    """
+    if not domain:
+        return {"trusted_ca": dict(roots)}
+    bundle = {"name": domain, "trust_bundle": dict(roots)}
+    config = {"@type": _VALIDATOR, "trust_domains": [bundle]}
+    return {"custom_validator_config": {"name": "envoy.tls.cert_validator.spiffe", "typed_config": config}}
 
 
 def reference(folder: str, name: str) -> dict[str, object]:

@@ -21,7 +21,7 @@ from harness.agent.pod import hosts_of
 from harness.agent.readiness import Failed, until_ready
 from harness.programs import bird_control
 from harness.programs.nft import NftError
-from harness.programs.probe import Engine, Probe, Resolver
+from harness.programs.probe import Engine, Resolver, read_probe
 from harness.programs.tap import send_nonce
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Operations:
 
     def _probe(self, probes: list[dict[str, Any]], in_flight: int) -> tuple[None, list[int]]:
         engine = Engine(self._open_socket, self._resolver, self._lab.payload.key_logs.get(""))
-        outcomes = engine.run([Probe(**_as_probe(fields)) for fields in probes], in_flight)
+        outcomes = engine.run([read_probe(fields) for fields in probes], in_flight)
         return _in_memory("outcomes", pickle.dumps(outcomes))
 
     def _open_socket(self, node: str, family: int, kind: int, protocol: int) -> socket.socket:
@@ -255,9 +255,3 @@ def vars_of(value: object) -> dict[str, Any]:
     return {name: getattr(value, name) for name in getattr(value, "__dataclass_fields__", {})}
 
 
-def _as_probe(fields: dict[str, Any]) -> dict[str, Any]:
-    if fields.get("through") is not None:
-        fields["through"] = tuple(fields["through"])
-    if "send" in fields:
-        fields["send"] = fields["send"].encode()
-    return fields

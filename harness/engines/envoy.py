@@ -17,15 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import sds
+from harness.cel import first_match
 from harness.evidence import Sighting
 from harness.plan import File, Program, Ready, Runtime
+from harness.programs import svid
 from harness.proxy import (
     HUNG_UP,
     TRUST,
     Differences,
     Instead,
     Proxy,
-    Rule,
     VirtualServer,
     files_of,
     key_logging,
@@ -48,8 +49,8 @@ _CLIENT = "client."
 """What the keys of a connection's filter state begin with that tell the inner listener of it."""
 _CLUSTER = "envoy.tcp_proxy.cluster"
 """The key from which a TCP proxy takes its cluster."""
-_FIRST = "connection.uri_san_peer_certificate"
-"""CEL's name of the first URI name."""
+_NAMES = _CLIENT + "names"
+"""The key of all of a certificate's URI names, joined."""
 _PERMIT, _REJECT = "permit", "reject"
 _NOBODY = "-rejected"
 """The cluster and internal listener of those who are not permitted; no virtual server's name begins so."""
@@ -72,6 +73,8 @@ _OUTER = {
 _TOLD = ("conn", "peer", "local", "names", "certificate", "decision")
 _TRUST = "-trust"
 """The secret that holds the roots of clients; no virtual server's name begins so."""
+_OPTIONAL_TRUST = "-trust-optional"
+"""The same for virtual servers to whom clients may come without a certificate."""
 _INNER = {
     "type": "inner %ACCESS_LOG_TYPE%",
     **{key: f"%FILTER_STATE({_CLIENT}{key}:PLAIN)%" for key in _TOLD},
@@ -112,7 +115,11 @@ def render(proxy: Proxy) -> Runtime:
     text, files = json.dumps(config), files_of(proxy)
     if proxy.rotates:
         leaves = (sds.leaf_file(server.name, server.leaf) for server in servers)
-        files = (sds.trust_file(_TRUST, proxy.trust), *leaves)
+        trusted = (
+            sds.trust_file(_TRUST, proxy.trust, proxy.trust_domain),
+            sds.trust_file(_OPTIONAL_TRUST, proxy.trust),
+        )
+        files = (*trusted, *leaves)
     applied = sds.applied(admin, files, text) if proxy.rotates else Ready()
     program = Program("egress-proxy", argv, Ready("admin", admin), applied=applied)
     return Runtime(programs=(program,), files=(*files, File("envoy.json", text)))
@@ -141,7 +148,9 @@ def _events(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield where | ends | {"event": "close", "reason": reason}
         case "inner TcpConnectionEnd" if verdict:
             names = str(line.get("names") or "")
-            one = {"certificate": line.get("certificate")} | ({"identity": names} if "," not in names else {})
+            one = {"certificate": line.get("certificate")} | (
+                {"identity": names} if svid.is_spiffe_id(names) else {}
+            )
             decision = {"event": "decision", "policy": line.get("policy"), "rule": rule, "verdict": verdict}
             yield where | one | decision
             if verdict == "REJECTED":
@@ -158,11 +167,14 @@ def _plug(name: str, kind: str, **fields: object) -> dict[str, object]:
 
 def _certificates(server: VirtualServer, proxy: Proxy) -> dict[str, object]:
     if proxy.rotates:
-        return sds.references(proxy.folder, server.name, _TRUST)
+        trust = _TRUST if server.client_certificate_required else _OPTIONAL_TRUST
+        return sds.references(proxy.folder, server.name, trust)
     pair = {"filename": f"{proxy.folder}/{server.name}.pem"}
+    roots = {"filename": f"{proxy.folder}/{TRUST}"}
+    strict = server.client_certificate_required
     return {
         "tls_certificates": [{"certificate_chain": pair, "private_key": pair}],
-        "validation_context": {"trusted_ca": {"filename": f"{proxy.folder}/{TRUST}"}},
+        "validation_context": sds.validation(roots, proxy.trust_domain if strict else ""),
     }
 
 
@@ -205,10 +217,10 @@ def _decide(server: VirtualServer) -> dict[str, object]:
         _CLIENT + "conn": "%CONNECTION_ID%",
         _CLIENT + "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
         _CLIENT + "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
-        _CLIENT + "names": "%DOWNSTREAM_PEER_URI_SAN%",
+        _NAMES: "%DOWNSTREAM_PEER_URI_SAN%",
         _CLIENT + "certificate": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
-        _CLIENT + "decision": f"%CEL({_first_match(server.rules, words, f'{_REJECT} no match')})%",
-        _CLUSTER: f"%CEL({_first_match(server.rules, ways, _NOBODY)})%",
+        _CLIENT + "decision": f"%CEL({first_match(server.rules, words, f'{_REJECT} no match', _NAMES)})%",
+        _CLUSTER: f"%CEL({first_match(server.rules, ways, _NOBODY, _NAMES)})%",
     }
     state = [
         {
@@ -220,26 +232,6 @@ def _decide(server: VirtualServer) -> dict[str, object]:
         for key, value in values.items()
     ]
     return _plug("decide", "filters.network.set_filter_state.v3.Config", on_downstream_tls_handshake=state)
-
-
-def _first_match(rules: Sequence[Rule], values: Sequence[str], otherwise: str) -> str:
-    """Return a CEL expression for the value of the first rule that matches a certificate's one name."""
-    expression = _text(otherwise)
-    for rule, value in reversed(list(zip(rules, values, strict=True))):
-        matches = f"{_FIRST} == {_text(rule.spiffe_id or '')}"
-        if rule.spiffe_id is None:
-            matches = f"{_FIRST}.startsWith({_text(rule.spiffe_prefix or '')})"
-        expression = f"({matches}) ? {_text(value)} : ({expression})"
-    # the list of all names, joined, is as long as the first where there is no other
-    only = f"has({_FIRST}) && size(filter_state['{_CLIENT}names']) == size({_FIRST})"
-    return f"({only}) ? ({expression}) : {_text(otherwise)}"
-
-
-def _text(value: str) -> str:
-    """Return a CEL string: what is not plain is escaped, so that no parser before CEL's takes it."""
-    plain = "-./: "
-    escaped = (c if (c.isascii() and c.isalnum()) or c in plain else f"\\U{ord(c):08x}" for c in value)
-    return "'" + "".join(escaped) + "'"
 
 
 def _inner_listener(server: VirtualServer) -> dict[str, object]:

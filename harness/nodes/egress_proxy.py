@@ -289,6 +289,7 @@ def _proxy(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         fault=spec.fault,
         rotates=plan.lab.mesh.certificates.rotate,
         key_log=bindings.key_log(node.name),
+        trust_domain=plan.lab.mesh.trust_domain,
     )
 
 

@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 if not __package__:
@@ -34,9 +35,10 @@ if not __package__:
     sys.path.append(_parent or "/")
 
 from .events import CANNOT_LISTEN, EventLog, read_config, refuse, written
-from .policy import Config, VirtualServer, config_of, identity_of
+from .policy import Config, VirtualServer, config_of
 from .relay import BrokenError, Traffic, close_when_delivered, name_of, read_out, relay, reset
-from .tls import Files, HandshakeError, RenewedTls, TlsStream
+from .svid import LONGEST, identity_of
+from .tls import Files, HandshakeError, RenewedTls, ServerTls, TlsStream
 
 HANDSHAKE_TIMEOUT = 10.0
 SILENT_CLIENT = 1.0
@@ -135,16 +137,17 @@ class Proxy:
             connection = _Connection(self._accepted, server, written(peer), written(sock.getsockname()))
             self._log.write("accept", **connection.where)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = asyncio.create_task(self._serve(connection, self._stream(sock, server, tls)))
+            stream = TlsStream(sock, partial(self._current, server, tls))
+            task = asyncio.create_task(self._serve(connection, stream))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
 
-    def _stream(self, sock: socket.socket, server: VirtualServer, tls: RenewedTls) -> TlsStream:
+    def _current(self, server: VirtualServer, tls: RenewedTls) -> ServerTls:
         try:
-            return TlsStream(sock, tls.current())
+            return tls.current()
         except (OSError, ValueError) as error:
             self._log.write("certificates-refused", virtual_server=server.name, reason=str(error))
-            return TlsStream(sock, tls.last())
+            return tls.last()
 
     async def _serve(self, connection: _Connection, client: TlsStream) -> None:
         try:
@@ -192,8 +195,8 @@ class Proxy:
         return False
 
     def _decide(self, connection: _Connection, client: TlsStream) -> bool:
-        names = client.uri_names()
-        identity = identity_of(names)
+        names = client.names()
+        identity, reason = identity_of(names)
         permitted, rule = connection.server.policy.decide(identity)
         connection.verdict = "PERMITTED" if permitted else "REJECTED"
         self._log.write(
@@ -203,8 +206,9 @@ class Proxy:
             rule=rule,
             verdict=connection.verdict,
             identity=identity,
-            identities=names,
+            identities=[name[:LONGEST] for name in names.uris],
             certificate=client.fingerprint(),
+            **({"reason": reason} if reason else {}),
         )
         if permitted and self._config.fault == "exit-during-flow":
             os._exit(FAULT_EXIT)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from .events import written
 from .resolver import Resolver, resolve
+from .tls_client import Offer, bare, context_of
 from .wire import EndedError, Status, Steps, Wire
 
 if TYPE_CHECKING:
     import ssl
 
-Stage = Literal["resolve", "connect", "proxy", "tls", "request"]
+Session = tuple["ssl.SSLContext", "ssl.SSLSession | None"]
+"""What a session belongs to, and the session; None where the server gave none."""
+Stage = Literal["resolve", "session", "connect", "proxy", "tls", "request"]
 OpenSocket = Callable[[str, int, int, int], socket.socket]
 """Opens a socket in a node: of this family, type and protocol (0: the usual one)."""
 
@@ -34,13 +37,14 @@ class Probe:
 
     `through` is an HTTP proxy (host, port) that is asked to CONNECT; `source` an address to leave from;
     `send` what tcp and udp send (tcp with nothing to send only connects, icmp sends an echo); `token` goes into
-    X-Egresslab-Token; `certificate` names the files of a chain and its key for https. `after` is when the flow may
+    X-Egresslab-Token; `certificate` names the files of a chain and its key for https, `offer` is what tls shows of its
+    client; over it `send` goes as with tcp. `after` is when the flow may
     begin, in seconds since its engine started on all of them.
     """
 
     id: int
     node: str
-    scheme: Literal["tcp", "udp", "icmp", "http", "https"]
+    scheme: Literal["tcp", "udp", "icmp", "http", "https", "tls"]
     host: str
     port: int
     path: str = "/"
@@ -52,6 +56,7 @@ class Probe:
     token: str | None = None
     certificate: tuple[str, str] | None = None
     after: float = 0.0
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Flow:
         probe = self._probe
         host, port = probe.through or (probe.host, probe.port)
         address = (yield from self._resolve(host)), port
+        session = (yield from self._session(address)) if probe.offer and probe.offer.resumes else None
         self._stage = "connect"
         wire = self._wire()
         try:
@@ -143,9 +149,25 @@ class Flow:
             if started:
                 started(probe, wire.local)
             self._remote = written(address)
-            return (yield from self._over(wire, address))
+            return (yield from self._over(wire, address, session))
         finally:
             wire.sock.close()
+
+    def _session(self, address: tuple[str, int]) -> Steps[Session]:
+        """Connect with the offer's certificate, exchange a few words, and return the session to be resumed."""
+        context = context_of(self._probe.offer or Offer())
+        self._stage = "session"
+        wire = self._wire()
+        try:
+            yield from wire.connect(address)
+            yield from wire.start_tls(context)
+            yield from wire.send(self._probe.send)
+            # under TLS 1.3 tickets come after the handshake (RFC 8446, 4.6.1)
+            if not (yield from wire.receive()):
+                raise EndedError("closed", "ended without an answer")
+            return context, wire.session
+        finally:
+            wire.close()
 
     def _wire(self) -> Wire:
         """Return a wire from a port that no flow of this run had: flows are told apart by their 5-tuples."""
@@ -167,7 +189,7 @@ class Flow:
             for sock in refused:
                 sock.close()
 
-    def _over(self, wire: Wire, address: tuple[str, int]) -> Steps[Status]:
+    def _over(self, wire: Wire, address: tuple[str, int], session: Session | None) -> Steps[Status]:
         probe = self._probe
         try:
             yield from wire.connect(address)
@@ -179,6 +201,11 @@ class Flow:
         if probe.scheme == "https":
             self._stage = "tls"
             yield from wire.start_tls(self._context(probe.certificate), probe.host)
+        if probe.scheme == "tls":
+            self._stage = "tls"
+            context, resumed = session or (context_of(probe.offer or Offer()), None)
+            yield from wire.start_tls(bare(context) if session and not resumed else context, session=resumed)
+            self._lines.append(f"{wire.version}, {'resumed' if wire.resumed else 'not resumed'}")
         try:
             if probe.scheme in ("http", "https"):
                 self._stage = "request"
@@ -196,7 +223,7 @@ class Flow:
             self._body = (wire.buffer or (yield from wire.receive()))[:BODY_KEPT]
         finally:
             wire.close()
-        if not self._body and probe.scheme == "tcp":
+        if not self._body and probe.scheme in ("tcp", "tls"):
             raise EndedError("closed", "ended without an answer")
         return "answered"
 

@@ -83,14 +83,6 @@ class Config:
     virtual_servers: tuple[VirtualServer, ...]
 
 
-def identity_of(uri_names: tuple[str, ...]) -> str | None:
-    """Return the identity that a certificate's URI SANs give.
-
-    Exactly one makes an X.509-SVID; none or several are no identity (SPIFFE X.509-SVID section 2).
-    """
-    return uri_names[0] if len(uri_names) == 1 else None
-
-
 def config_of(data: Any) -> Config:
     """Read the decoded JSON of a configuration.
 

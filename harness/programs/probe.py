@@ -8,17 +8,18 @@ import select
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .flow import Flow, OpenSocket, Outcome, Probe
 from .resolver import Resolver
+from .tls_client import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .wire import Steps, Wait
 
-__all__ = ["Engine", "Outcome", "Probe", "Resolver"]
+__all__ = ["Engine", "Outcome", "Probe", "Resolver", "read_probe"]
 
 
 @dataclass(eq=False)
@@ -29,6 +30,19 @@ class _Running:
     steps: Steps[Outcome]
     wait: Wait | None = None
     fd: int = -1
+
+
+def read_probe(fields: Mapping[str, Any]) -> Probe:
+    """Return a probe of its fields as JSON brings them: lists for pairs, text for bytes."""
+    through, offer = fields.get("through"), fields.get("offer")
+    return Probe(
+        **{
+            **fields,
+            "through": tuple(through) if through is not None else None,
+            "send": fields.get("send", "").encode(),
+            "offer": Offer(**offer) if offer is not None else None,
+        }
+    )
 
 
 class Engine:

@@ -12,8 +12,11 @@ import hashlib
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from .svid import Names, names_of
 
 CHUNK = 65536
 """Bytes asked of a socket at once."""
@@ -51,12 +54,13 @@ class ServerTls:
             self.roots = trust.read() + roots
         self.context.load_verify_locations(cadata=self.roots)
         self.context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-        # No resumption: every connection shows its certificate, to us and to a capture. (TLS 1.2 by session number
-        # cannot be switched off from Python; it brings the certificate that was verified for the session.)
+        # No resumption: every connection shows its certificate, to us and to a capture. Python has no switch for TLS
+        # 1.2's session numbers, so a context that has made such a session is used no more (RenewedTls).
         self.context.num_tickets = 0
         self.context.options |= ssl.OP_NO_TICKET
         if keylog:
             self.context.keylog_filename = keylog
+        self.has_sessions = False
         self.last_alert: str | None = None
         # The only way to see which alert went out; the type stubs do not have it.
         self.context._msg_callback = self._saw  # type: ignore[attr-defined]  # noqa: SLF001 - see above
@@ -69,7 +73,8 @@ class ServerTls:
 class RenewedTls:
     """A listener's TLS, made anew whenever its files were replaced; connections begun before keep what they have.
 
-    Each has a context, and so a session cache, of its own: a session from before a change cannot be resumed after it.
+    It is also made anew after each handshake of TLS 1.2: contexts have session caches of their own, so that who shows
+    no certificate finds no session in which another did.
     `fault` is `keep-certificates` (files are read once) or `keep-trust` (roots that were trusted once stay so).
     """
 
@@ -85,7 +90,7 @@ class RenewedTls:
         before is then used on.
         """
         stamp = self._files.stamp()
-        if stamp != self._stamp and self._fault != "keep-certificates":
+        if (stamp != self._stamp or self._tls.has_sessions) and self._fault != "keep-certificates":
             # First the stamp: a change while the files are read is then seen the next time.
             self._stamp = stamp
             roots = self._tls.roots if self._fault == "keep-trust" else ""
@@ -108,22 +113,25 @@ class HandshakeError(Exception):
 class TlsStream:
     """One connection on a non-blocking socket that was accepted."""
 
-    def __init__(self, sock: socket.socket, tls: ServerTls) -> None:
+    def __init__(self, sock: socket.socket, current: Callable[[], ServerTls]) -> None:
         self.sock = sock
         self.ended = False
-        self._shared = tls
+        self._current = current
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = tls.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls: ssl.SSLObject
         self._sending = asyncio.Lock()
 
     async def handshake(self) -> None:
-        """Finish the handshake.
+        """Finish the handshake, with the TLS that is current when the client first speaks.
 
         Raises HandshakeError, after our alert has gone out, and OSError when the connection broke.
         """
+        await self._fill()
+        shared = self._current()
+        self._tls = shared.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         while True:
-            self._shared.last_alert = None
+            shared.last_alert = None
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
@@ -131,20 +139,24 @@ class TlsStream:
                 await self._fill()
             except ssl.SSLError as error:
                 # Read the alert now: other connections write theirs while this one flushes.
-                failed = HandshakeError(reason_of(error), self._shared.last_alert)
+                failed = HandshakeError(reason_of(error), shared.last_alert)
                 await self._flush()
                 raise failed from None
             else:
+                # before the client can know the session's number
+                shared.has_sessions |= self._tls.version() != "TLSv1.3"
+                if self._tls.session_reused:  # its first bytes came before that session was made
+                    raise HandshakeError("SESSION_RESUMED", None)
                 await self._flush()
                 return
 
-    def uri_names(self) -> tuple[str, ...]:
-        """List the URI SANs of the verified peer's certificate; none without a certificate."""
+    def names(self) -> Names:
+        """Return what the verified peer's certificate says of it; nothing without a certificate."""
+        certificate = self._tls.getpeercert(binary_form=True)
         try:
-            certificate: dict[str, Any] = self._tls.getpeercert() or {}
-        except ValueError:  # a SAN that is not UTF-8 names nobody
-            return ()
-        return tuple(value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI")
+            return names_of(certificate) if certificate else Names((), authority=False)
+        except ValueError:  # what cannot be read names nobody
+            return Names((), authority=False)
 
     def fingerprint(self) -> str | None:
         """Return the SHA-256 fingerprint of the verified peer's certificate, in hexadecimal; None without one."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from .events import written
+from .tls_client import bare
 
 Status = Literal[
     "answered",
@@ -105,10 +106,19 @@ class Wire:
         if code:
             raise self.failure(code)
 
-    def start_tls(self, context: ssl.SSLContext, host: str) -> Steps[None]:
-        """Finish a handshake as client; `host` is the server name that is sent."""
+    def start_tls(
+        self, context: ssl.SSLContext, host: str | None = None, session: ssl.SSLSession | None = None
+    ) -> Steps[None]:
+        """Finish a handshake as client; `host` is the server name that is sent, `session` one to resume.
+
+        Who resumes one shows no certificate, though the context had one: the session is all it has.
+        """
         try:
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+            self._tls = context.wrap_bio(
+                self._incoming, self._outgoing, server_hostname=host, session=session
+            )
+            if session is not None:
+                self._tls.context = bare(context)
             while True:
                 try:
                     self._tls.do_handshake()
@@ -123,6 +133,21 @@ class Wire:
             with contextlib.suppress(OSError):
                 self.sock.send(self._outgoing.read())
             raise EndedError("tls-failed", error.reason or str(error)) from None
+
+    @property
+    def version(self) -> str:
+        """The version of TLS that was agreed upon; empty before."""
+        return (self._tls.version() if self._tls else None) or ""
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What could be resumed, once something was received (TLS 1.3); None where the server gave nothing."""
+        return self._tls.session if self._tls else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake took a session up again."""
+        return bool(self._tls and self._tls.session_reused)
 
     def send(self, data: bytes) -> Steps[None]:
         """Send everything."""

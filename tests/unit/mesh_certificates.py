@@ -34,6 +34,21 @@ class Leaf:
         return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+def _signs_handshakes() -> x509.KeyUsage:
+    """Return the key usage of a leaf, which every X509-SVID has (4.3)."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 class Mesh:
     """A root and an intermediate authority of their own."""
 
@@ -65,6 +80,7 @@ class Mesh:
             .not_valid_before(now - dt.timedelta(hours=1))
             .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .add_extension(_signs_handshakes(), critical=True)
             .add_extension(x509.ExtendedKeyUsage(both), critical=False)
             .sign(issuer_key, hashes.SHA256())
         )

@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pod_link",
         "mutation",
     ),  # on their own feet
-    ("tools", "source", "pcapng", "lab_words", "entry"),
+    ("tools", "source", "pcapng", "lab_words", "entry", "attacks"),
     ("labels",),
     ("egress_model", "policy_model", "pool_model"),
     ("bpf", "lab_model", "shipped"),
@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lab", "schema", "starter"),
     ("egress_ways", "graph_path"),
     ("scenario_names", "split_checks", "plan", "engine_choice"),
-    ("routing_checks", "graph_boxes", "address_names", "network_policies"),
+    ("routing_checks", "graph_boxes", "address_names", "network_policies", "attack_checks"),
     ("graph",),
     ("step_checks",),
     ("scenario_checks",),
@@ -69,7 +69,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
-    ("proxy", "mariadb", "mtls", "bird", "sds", "policy_routing"),
+    ("proxy", "cel", "mariadb", "mtls", "bird", "sds", "policy_routing"),
     ("engines",),
     ("nodes",),
     ("passport", "bigip"),
@@ -96,7 +96,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle",),
     ("commands",),
     ("look", "look_packets", "held"),
-    ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table"),
+    ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table", "attack_lab"),
     ("command_line",),
     ("questions",),
     ("cli", "pytest_plugin"),  # the two doors

@@ -123,14 +123,25 @@ def test_the_first_match_decides(bench: Bench) -> None:
         ((), (PRODUCTPAGE.removeprefix("spiffe://"),), None),
         (("spiffe://cluster.local/ns/bookinfo",), (), "spiffe://cluster.local/ns/bookinfo"),
         (("spiffe://cluster.local/ns/Bookinfo/sa/a",), (), "spiffe://cluster.local/ns/Bookinfo/sa/a"),
-        (("spiffe://cluster.local/ns/%62ookinfo/",), (), "spiffe://cluster.local/ns/%62ookinfo/"),
+        (("spiffe://cluster.local/ns/%62ookinfo/sa/a",), (), None),
+        ((f"{PREFIX}sa/%61",), (), None),
+        ((f"{PREFIX}../other/sa/a",), (), None),
     ],
-    ids=["two-tenants", "two-of-one-tenant", "dns-only", "prefix-without-slash", "case", "percent"],
+    ids=[
+        "two-tenants",
+        "two-of-one-tenant",
+        "dns-only",
+        "prefix-without-slash",
+        "case",
+        "percent",
+        "percent-behind",
+        "dots",
+    ],
 )
 def test_what_is_no_match(
     bench: Bench, uris: tuple[str, ...], dns: tuple[str, ...], identity: str | None
 ) -> None:
-    """Two URI SANs or none are no identity; a prefix is compared byte by byte, nothing decoded or folded."""
+    """Two URI SANs or none, or what is no SPIFFE ID, are no identity; a prefix is compared byte by byte."""
     with bench.proxy() as proxy:
         decision = rejected(bench, proxy, bench.mesh.leaf(*uris, dns=dns))
     assert decision["identity"] == identity

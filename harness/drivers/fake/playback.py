@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.drivers.fake.bind import bind
 from harness.errors import GoneError
+from harness.identity import Certificates
 from harness.routing import Routing
 from harness.running import Mark, Raw
 
@@ -158,6 +159,11 @@ class FakeLab:
     def issued(self) -> Mapping[str, tuple[str, ...]]:
         """Return nothing: certificates here are on paper."""
         return {}
+
+    @property
+    def certificates(self) -> Certificates:
+        """No certificates: what clients showed was recorded."""
+        return Certificates({}, {})
 
     def close(self) -> None:
         """End the connection, and an owned lab with it; one that stays is ended by `down`."""

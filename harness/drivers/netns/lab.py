@@ -21,6 +21,7 @@ from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.mutation import Mutation
+from harness.identity import Certificates
 from harness.plan import Bindings, Plan
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
@@ -118,6 +119,11 @@ class NamespaceLab:
     def issued(self) -> Mapping[str, tuple[str, ...]]:
         """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
         return self._state.certificates.issued()
+
+    @property
+    def certificates(self) -> Certificates:
+        """The lab's certificates, and its authorities with their keys."""
+        return self._state.certificates
 
     def state(self) -> object:
         """Return a token for `restore`: all that the lab is now."""
