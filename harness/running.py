@@ -9,8 +9,8 @@ from ipaddress import IPv4Address
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.evidence import CommandResult
-from harness.mutation import Mutation
 from harness.identity import Certificates
+from harness.mutation import Mutation
 from harness.plan import Bindings, Plan
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing

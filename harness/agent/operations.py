@@ -253,5 +253,3 @@ def _in_memory(name: str, content: bytes) -> tuple[None, list[int]]:
 def vars_of(value: object) -> dict[str, Any]:
     """Return a frozen dataclass's fields as a mapping."""
     return {name: getattr(value, name) for name in getattr(value, "__dataclass_fields__", {})}
-
-

@@ -20,6 +20,7 @@ from harness.drivers.k3d.differences import compare
 from harness.drivers.k3d.fleet import Fleet
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
+from harness.identity import Certificates
 from harness.plan import Bindings, Plan
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
@@ -69,6 +70,11 @@ class ContainerLab:
     def issued(self) -> Mapping[str, tuple[str, ...]]:
         """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
         return self._state.certificates.issued()
+
+    @property
+    def certificates(self) -> Certificates:
+        """The lab's certificates, and its authorities with their keys."""
+        return self._state.certificates
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""

@@ -20,8 +20,8 @@ from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
-from harness.mutation import Mutation
 from harness.identity import Certificates
+from harness.mutation import Mutation
 from harness.plan import Bindings, Plan
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
