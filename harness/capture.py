@@ -47,7 +47,9 @@ _ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
 _TIMESTAMP = b"\x01\x01\x08\x0a"
 _TUNNELS = ("layers.vxlan", "contrib.geneve")
 _LAYERS = ("layers.l2", "layers.inet", "layers.inet6", "layers.dns", *_TUNNELS)
-_VXLAN, _GENEVE = 4789, 6081
+_VXLAN, _GENEVE, _IP_IN_IP = 4789, 6081, 4
+_NO_HEADER = 768
+"""ARPHRD_TUNNEL (linux/if_arp.h): what is before the IP header, nothing."""
 _MOST_TUNNELS = 4
 _ETHERNET_IN_GENEVE = b"\x65\x58"
 
@@ -59,7 +61,7 @@ class Packet:
     `time` is in ns since the epoch. `flags`, `seq`, `ack` and `tsval` (RFC 7323; None without the option) are
     of TCP, the flags as scapy writes them (`S`, `SA`, `FA`, `R`). `payload` is what TCP or UDP carries, as
     far as it was captured. `icmp` is (type, code, 5-tuple of the quoted packet, None when nothing is quoted).
-    `inner` is the packet in the Ethernet frame that a tunnel's packet carries (VXLAN, RFC 7348; Geneve, RFC 8926).
+    `inner` is the packet that a tunnel's carries (VXLAN, RFC 7348; Geneve, RFC 8926: in Ethernet; IP-in-IP, RFC 2003).
     """
 
     time: int
@@ -110,6 +112,9 @@ def dissect(frame: Frame, tap: str, tunnels: int = _MOST_TUNNELS) -> Packet | No
         if wrapped and tunnels:
             inside = frame._replace(data=wrapped, length=len(wrapped), hardware=ETHERNET, vlan=None)
             inner = dissect(inside, tap, tunnels - 1)
+    elif flow.protocol == _IP_IN_IP and tunnels:
+        inside = frame._replace(data=data[start:end], length=end - start, hardware=_NO_HEADER, vlan=None)
+        inner = dissect(inside, tap, tunnels - 1)
     elif flow.protocol in _ERRORS:
         icmp = _icmp(data, ip)
     return Packet(

@@ -16,7 +16,8 @@ from harness.command_line import CONTEXT, Commands, driver_option
 def main() -> None:
     """Stand up the path that traffic takes out of a Kubernetes cluster, and prove every flow.
 
-    Exit codes: 0 all held; 1 broken; 2 unusable input; 3 unknown; 4 lab or host failed; 5 nothing selected.
+    Exit codes: 0 all held; 1 broken; 2 unusable input; 3 unknown, or skipped for want of what
+    --allow-missing did not name; 4 lab or host failed; 5 nothing selected.
     """
 
 
@@ -30,6 +31,12 @@ def main() -> None:
     "--keep", type=click.Choice(["never", "on-failure", "always"]), default="never", show_default=True
 )
 @click.option("--engine", default="", help="The egress proxy's engine, in place of the lab file's.")
+@click.option(
+    "--allow-missing",
+    multiple=True,
+    metavar="CAPABILITY",
+    help="Scenarios may be skipped for want of this (ipip, ...); may be repeated.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
 @click.option(
     "--no-secrets", is_flag=True, help="No secrets of TLS connections in the capture; none are logged."

@@ -9,13 +9,13 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness import bigip, graph, lookup, shipped, source, tools
+from harness import bigip, capabilities, graph, lookup, shipped, source, tools
 from harness.capture import check_name
 from harness.engine_choice import has_proxies, with_engine
 from harness.errors import InputError, LabError, MissingCapability, Problem
@@ -38,15 +38,30 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     out: Path,
     no_secrets: bool,  # noqa: FBT001 - as above
     verbose: int,
+    allow_missing: Sequence[str],
     driver: Any,
 ) -> int:
     """Run scenarios lab by lab and return the exit code of the worst."""
+    capabilities.check_names(allow_missing)
     labs = dict(collect(paths, lab_name))
     texts = {path: text_of(path, engine) for path in labs}
     if engine and not any(has_proxies(text, str(path)) for path, text in texts.items()):
         raise InputError(f"--engine {engine}: none of these labs has an egress proxy")
     codes = [
-        _test_lab(path, texts[path], items, name, words, label, keep, out, not no_secrets, verbose, driver)
+        _test_lab(
+            path,
+            texts[path],
+            items,
+            name,
+            words,
+            label,
+            keep,
+            out,
+            not no_secrets,
+            verbose,
+            allow_missing,
+            driver,
+        )
         for path, items in labs.items()
     ]
     for code in (2, 4, 1, 3):
@@ -104,6 +119,7 @@ def _test_lab(  # noqa: PLR0913 - as above
     out: Path,
     secrets: bool,  # noqa: FBT001 - as above
     verbose: int,
+    allow_missing: Sequence[str],
     driver: Driver,
 ) -> int:
     lab = parse_lab(source.parse(text.encode(), str(path)))
@@ -133,26 +149,35 @@ def run_items(  # noqa: PLR0913 - as above
         if not selected:
             terminal.console.print(f"{lab.lab}: nothing selected")
             return 5
-        terminal.doing(f"standing up {lab.lab}")
-        name = name or name_for(lab.lab, keep, driver)
-        with lab_for(driver, lab, path, name, keep, text, secrets=secrets) as (running, failed):
-            terminal.up(lab.lab, running.phases, time.monotonic() - begun)
-            session = Session(running, selected, lambda item: terminal.doing(f"trying {item}"))
-            for item in selected:
-                results.append(session.run(item))
-                failed.append(results[-1].verdict.state != "held")
-                terminal.result(results[-1])
-            seconds = time.monotonic() - begun
+        runs, skipped = capabilities.runnable(selected, lab, driver.missing, allow_missing)
+        running: RunningLab | None = None
+        with ExitStack() as stack:
+            if runs:
+                terminal.doing(f"standing up {lab.lab}")
+                name = name or name_for(lab.lab, keep, driver)
+                running, failed = stack.enter_context(
+                    lab_for(driver, lab, path, name, keep, text, secrets=secrets)
+                )
+                instead = capabilities.stand_ins(lab, running.plan.lab)
+                terminal.up(lab.lab, running.phases, time.monotonic() - begun, instead)
+                session = Session(running, runs, lambda item: terminal.doing(f"trying {item}"))
+                for item in runs:
+                    results.append(session.run(item))
+                    failed.append(results[-1].verdict.state != "held")
+                    terminal.result(results[-1])
+            for one in skipped:
+                terminal.skipped(one)
             summary = Summary(
                 lab.lab,
                 lab.title,
                 driver.__name__.rpartition(".")[2],
                 tuple(results),
-                running.phases,
+                running.phases if running else (),
                 tools.versions(),
                 started,
-                seconds,
+                time.monotonic() - begun,
                 secrets,
+                tuple(skipped),
             )
             folder = write(summary, running, out)
             if summary.failed:
@@ -242,6 +267,8 @@ def stand_up(  # noqa: PLR0913 - the options of one command
         click.echo(
             f"lab {name} is up after {time.monotonic() - begun:.2f} s: {pods} pods, {len(running.plan.nodes)} nodes"
         )
+        for words in capabilities.stand_ins(read, running.plan.lab):
+            click.echo(f"  {words}")
         if verbose:
             for phase, seconds in running.phases:
                 click.echo(f"  {phase:<16} {seconds:6.3f} s")

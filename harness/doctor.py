@@ -36,7 +36,7 @@ _LINKS: Mapping[str, tuple[str, ...]] = {
     "vxlan": ("overlay: vxlan", "mirrors of capture hosts"),
     "macvlan": ("a second interface by macvlan",),
     "ipip": ("overlay: ipip",),
-    "geneve": ("tunnels by Geneve, which no lab makes yet",),
+    "geneve": ("mirrors with tunnel: geneve",),
     "dummy": ("routes on a dummy link",),
     "vlan": ("tagged networks",),
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness import lookup, tools
+from harness.capabilities import Skipped, runnable
 from harness.commands import lab_for
 from harness.errors import InputError, LabError
 from harness.lab import load_lab
@@ -50,7 +51,7 @@ class Labs:
         """
         if path not in self._held:
             lab = load_lab(path)
-            driver = self._driver()
+            driver = self.driver()
             stack = ExitStack()
             name = self._name_for(lab.lab, driver)
             running, _ = stack.enter_context(lab_for(driver, lab, path, name, secrets=self.secrets))
@@ -65,7 +66,8 @@ class Labs:
             stack, _ = self._held.pop(path)
             stack.close()
 
-    def _driver(self) -> Driver:
+    def driver(self) -> Driver:
+        """Return what stands these labs up; raises InputError where there is none of that name."""
         try:
             module: Any = lookup.find("drivers", self.driver_name)
         except lookup.UnknownName as error:
@@ -105,6 +107,7 @@ class _Run:
     session: Session
     started: dt.datetime
     begun: float
+    skipped: tuple[Skipped, ...]
     results: list[Result] = field(default_factory=list)
 
 
@@ -115,6 +118,18 @@ class Runs:
         self._labs = labs
         self._out = out
         self._runs: dict[Path, _Run | LabError] = {}
+        self._skipped: dict[Path, dict[str, Skipped]] = {}
+
+    def skipped(self, lab: Path, case: Item, selected: Iterable[Item]) -> Skipped | None:
+        """Return why a case cannot be run on this machine, None where it can; `selected` as below.
+
+        Raises LabError where there is no such driver.
+        """
+        if lab not in self._skipped:
+            missing = self._labs.driver().missing
+            _, found = runnable(tuple(selected), load_lab(lab), missing, ())
+            self._skipped[lab] = {one.item.id: one for one in found}
+        return self._skipped[lab].get(case.id)
 
     def result(self, lab: Path, case: Item, selected: Iterable[Item]) -> Result:
         """Return a case's result; `selected` are all cases of the lab that will be asked for.
@@ -148,7 +163,7 @@ class Runs:
         started = dt.datetime.now(dt.UTC).astimezone()
         running = self._labs.take(lab)
         session = Session(running, selected)
-        return _Run(running, session, started, begun)
+        return _Run(running, session, started, begun, tuple(self._skipped.get(lab, {}).values()))
 
     def _write(self, run: _Run) -> str:
         lab = run.lab.plan.lab
@@ -162,11 +177,11 @@ class Runs:
             run.started,
             time.monotonic() - run.begun,
             self._labs.secrets,
+            run.skipped,
         )
         folder = write(summary, run.lab, self._out)
         if summary.failed:
             from harness.bundle import write_bundle  # noqa: PLC0415 - and the doctor with it
 
             write_bundle(summary, run.lab, folder)
-        counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
-        return f"{lab.lab}: {counts or 'nothing judged'}; files in {os.path.relpath(folder)}"
+        return f"{lab.lab}: {summary.words or 'nothing judged'}; files in {os.path.relpath(folder)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -114,6 +114,9 @@ Word = Annotated[
 """What may be the name of a schema or a user (MariaDB: at most 64 characters)."""
 
 Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
+Capability = Literal["geneve", "ipip", "vxlan"]
+"""What not every kernel can do: links of that kind (ip-link(8))."""
+CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Mtu = Annotated[int, Field(ge=576, le=9000, strict=True)]
@@ -124,6 +127,10 @@ Labels = Annotated[tuple[Label, ...], BeforeValidator(listed, json_schema_input_
 Names = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=Name | list[Name])]
 Lines = Annotated[tuple[Line, ...], BeforeValidator(listed, json_schema_input_type=Line | list[Line])]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(listed, json_schema_input_type=Port | list[Port])]
+Capabilities = Annotated[
+    tuple[Capability, ...],
+    BeforeValidator(listed, json_schema_input_type=Capability | list[Capability]),
+]
 Addresses = Annotated[
     tuple[Address, ...],
     Field(min_length=1),

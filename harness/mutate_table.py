@@ -14,6 +14,7 @@ import click
 
 from harness import shipped, source
 from harness.accepted import Accepted
+from harness.capabilities import runnable
 from harness.commands import collect
 from harness.errors import InputError, MissingCapability
 from harness.lab import load_lab
@@ -56,6 +57,10 @@ def show_mutants(  # noqa: PLR0913 - the options of one command
         for item in found
         if whose.resolve() == path.resolve()
     )
+    able, skipped = runnable(items, lab, driver.missing, ())
+    items = tuple(able)
+    for left in skipped:
+        click.echo(f"{left.item.id}: skipped, {left}", err=True)
     accepted = Accepted(path)
     text = path.read_text(encoding="utf-8")
     document = source.parse(text.encode(), os.path.relpath(path))

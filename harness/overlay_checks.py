@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 OVERLAY_VNI = 4096
 """The VNI of Calico's VXLAN (FelixConfiguration, vxlanVNI); its port is IANA's 4789 (RFC 7348)."""
 
-OVERHEAD = {"none": 0, "vxlan": 50}
+OVERHEAD = {"none": 0, "vxlan": 50, "ipip": 20}
 """What an overlay adds to an IP packet, in bytes.
 
-VXLAN: inner Ethernet 14, VXLAN 8, UDP 8, outer IPv4 20 (RFC 7348, section 5).
+VXLAN: inner Ethernet 14, VXLAN 8, UDP 8, outer IPv4 20 (RFC 7348, section 5). IP-in-IP: outer IPv4 (RFC 2003).
 """
 
 
@@ -103,6 +103,8 @@ def _joined(network: str, lab: Lab) -> list[str]:
 
 def _pool(pool: Pool, cluster: Cluster) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with a pool's overlay: the key, and what."""
+    if pool.fallback is not None and pool.overlay != "ipip":
+        yield "fallback", "a fallback is for an overlay that kernels may lack: ipip"
     if pool.overlay == "none":
         if "mode" in pool.model_fields_set and pool.mode != "Never":
             yield "mode", f"'mode: {pool.mode}' says when packets are wrapped, and 'overlay' not in what"

@@ -174,11 +174,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A copy of all that passes a pod's port, sent to the node that has it by VXLAN under this VNI (RFC 7348)."""
+    """A copy of all that passes a pod's port, sent to the node that has it by a tunnel under this VNI."""
 
     name: str
     pod: str
     vni: int
+    tunnel: Literal["vxlan", "geneve"] = "vxlan"
 
 
 @dataclass(frozen=True)

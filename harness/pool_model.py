@@ -9,7 +9,7 @@ from pydantic import Field
 from harness.entry import Entry
 from harness.lab_words import Cidr, Flag, Labels
 
-Overlay = Literal["none", "vxlan"]
+Overlay = Literal["none", "vxlan", "ipip"]
 Mode = Literal["Always", "CrossSubnet", "Never"]
 """The values of `vxlanMode` and `ipipMode` of Calico's IPPool."""
 
@@ -19,12 +19,14 @@ class Pool(Entry):
 
     The pods of `namespaces` get theirs from it; those of namespaces that no pool names, from the first. `mode` says
     when packets to its addresses are wrapped in the `overlay`: between all nodes, or those of different networks.
+    `fallback` takes the overlay's place where the kernel does not have it.
     """
 
     cidr: Cidr
     block: Annotated[int, Field(ge=20, le=32, strict=True)] = 26
     overlay: Overlay = "none"
     mode: Mode = "Always"
+    fallback: Literal["vxlan"] | None = None
     nat_outgoing: Flag = True
     namespaces: Labels = ()
 

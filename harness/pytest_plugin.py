@@ -250,9 +250,10 @@ class ScenarioItem(pytest.Item):
         alike = (
             item for item in self.session.items if isinstance(item, ScenarioItem) and item.runs is self.runs
         )
-        self._result = self.runs.result(
-            self.lab, self.case, [item.case for item in alike if item.lab == self.lab]
-        )
+        selected = [item.case for item in alike if item.lab == self.lab]
+        if (skipped := self.runs.skipped(self.lab, self.case, selected)) is not None:
+            pytest.skip(str(skipped))
+        self._result = self.runs.result(self.lab, self.case, selected)
         self.user_properties.append(("verdict", self._result.verdict.state))
         if self._result.verdict.state == "unknown":
             raise NotHeld(_words(self._result))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import lookup
+from harness.capabilities import Skipped
 from harness.run import Result
 from harness.running import RunningLab
 
@@ -33,6 +34,7 @@ class Summary:
     started: dt.datetime
     seconds: float
     secrets: bool = True
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -47,11 +49,18 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all held, 1 broken, 3 unknown, 5 nothing selected."""
+        """0 all held, 1 broken, 3 unknown or skipped although nobody said that it may be, 5 nothing selected."""
         counts = self.counts
-        if not self.results:
+        if not self.results and not self.skipped:
             return 5
-        return 1 if counts["broken"] else 3 if counts["unknown"] else 0
+        unproven = counts["unknown"] or any(not one.allowed for one in self.skipped)
+        return 1 if counts["broken"] else 3 if unproven else 0
+
+    @property
+    def words(self) -> str:
+        """How many of each state, and how many were skipped, in words."""
+        counts = [f"{number} {state}" for state, number in self.counts.items() if number]
+        return ", ".join(counts + ([f"{len(self.skipped)} skipped"] if self.skipped else []))
 
 
 def write(summary: Summary, lab: RunningLab | None, out: Path) -> Path:

@@ -171,5 +171,8 @@ class Driver(Protocol):
     def down(self, name: str) -> None:
         """Take a lab down; raises GoneError when there is none."""
 
+    def missing(self, capabilities: Collection[str]) -> Mapping[str, str]:
+        """Return which of these capabilities are missing here, each with the reason."""
+
     def binding(self, plan: Plan) -> Bindings:
         """Return the addresses of a plan."""

@@ -16,7 +16,7 @@ from harness.attacks import ATTACKS
 from harness.entry import Entry
 from harness.expect_model import Expect, Percent
 from harness.lab_model import ClientTls, Mtls
-from harness.lab_words import Duration, Form, Line, Lines, SpiffeId, listed, shown
+from harness.lab_words import Capabilities, Duration, Form, Line, Lines, SpiffeId, listed, shown
 from harness.labels import PodLabels
 
 SCHEMES = ("tcp", "udp", "icmp", "http", "https", "tls")
@@ -231,13 +231,14 @@ class Table(Entry):
 class Scenario(Entry):
     """One claim about one kind of flow, for one or more sources.
 
-    `from` names pods, with `*` for any text; `run` is a command, split as a shell does; `to` a URL to probe. `during`
-    are steps done while a `load` runs, when a third of its time is over. Over TLS the probe `presents` a certificate of
-    the mesh with this SPIFFE ID, or what an `attack` makes of it.
+    `from` names pods, with `*` for any text; `run` is a command, split as a shell does; `to` a URL to probe. It is
+    skipped without what it `needs`. `during` are steps done while a `load` runs, when a third of its time is over.
+    Over TLS the probe `presents` a certificate of the mesh with this SPIFFE ID, or what an `attack` makes of it.
     """
 
     name: Annotated[Line, Field(min_length=1)]
     labels: Markers = ()
+    needs: Capabilities = ()
     table: Table | None = None
     from_: Lines = Field(alias="from", default=())
     matrix: Matrix = Matrix()

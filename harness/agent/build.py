@@ -199,7 +199,12 @@ def _configuration(built: Built) -> list[netlink.Message]:
 
 
 def _tunnel(tunnel: Tunnel, index: int) -> Iterator[netlink.Message]:
-    yield netlink.vxlan(tunnel.name, index, tunnel.mac, vni=tunnel.vni, local=tunnel.local)
+    if tunnel.kind == "ipip":
+        yield netlink.ipip(tunnel.name, index, local=tunnel.local)
+    elif tunnel.kind == "geneve":
+        yield netlink.geneve(tunnel.name, index, tunnel.mac, vni=tunnel.vni, remote=tunnel.remote)
+    else:
+        yield netlink.vxlan(tunnel.name, index, tunnel.mac, vni=tunnel.vni, local=tunnel.local)
     yield from (netlink.address(index, address) for address in tunnel.addresses)
     yield netlink.link_set(index, up=True, mtu=tunnel.mtu)
     yield netlink.as_on_wire(index)

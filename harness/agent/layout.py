@@ -35,7 +35,8 @@ class Nic:
 class Tunnel:
     """A VXLAN device: it sends from `local`; `ends` are the MACs behind it, each with the end point that has it.
 
-    The MAC of zeros stands for all others.
+    The MAC of zeros stands for all others. One of kind `ipip` has neither MAC nor VNI nor ends; one of kind
+    `geneve` has one `remote` end, to which it sends and from which alone it takes.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Tunnel:
     ends: tuple[tuple[str, str], ...] = ()
     addresses: tuple[str, ...] = ()
     tap: str = ""
+    kind: str = "vxlan"
+    remote: str = ""
 
 
 @dataclass(frozen=True)

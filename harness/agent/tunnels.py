@@ -7,7 +7,7 @@ knows both, and at which node they are: nothing is learned, nothing is asked (Ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import Self
 
@@ -16,8 +16,11 @@ from harness.agent.layout import Neighbour, Route, Tunnel
 from harness.lab import Pool
 from harness.overlay_checks import OVERHEAD, OVERLAY_VNI, encapsulations, overhead, pool_with
 from harness.plan import Bindings, Mirror, Node, Plan, Runtime
+from harness.pool_model import Overlay
 
 DEVICE = "vxlan.calico"
+IPIP_DEVICE = "ipip.calico"
+"""Calico's is `tunl0`, which is there by itself where the kernel has IP-in-IP, and answers to every address."""
 _PORT = 100
 """In MACs: apart from every real port of a node."""
 _ALL_OTHERS = "00:00:00:00:00:00"
@@ -73,6 +76,7 @@ class Tunnels:
     def devices(self, node: Node) -> tuple[Tunnel, ...]:
         """Return a node's VXLAN devices: its end of the overlay, of mirrors that it sends, of those that it gets."""
         found = [self._vxlan(node)] if self._has_end(node, "vxlan") else []
+        found += [self._ipip(node)] if self._has_end(node, "ipip") else []
         pods = {pod.name for pod in self.plan.pods if pod.host == node.name}
         found += [self._sender(node, host, one) for host, one in self.mirrors if one.pod in pods]
         found += [self._receiver(node, one) for host, one in self.mirrors if host == node]
@@ -82,7 +86,9 @@ class Tunnels:
         """Return what a cluster node knows of the others' ends of the overlay."""
         if not self._has_end(node, "vxlan"):
             return ()
-        return tuple(Neighbour(DEVICE, self._end(other), _mac(other)) for other in self._others(node))
+        return tuple(
+            Neighbour(DEVICE, self._end(other, "vxlan"), _mac(other)) for other in self._others(node)
+        )
 
     def route(self, node: Node, other: Node, block: IPv4Network) -> Route | None:
         """Return a node's route to a block of another through an overlay, None where packets go as they are."""
@@ -92,7 +98,9 @@ class Tunnels:
             return None
         if pool.mode == "CrossSubnet" and cluster.network_of(node.name) == cluster.network_of(other.name):
             return None
-        return Route(str(block), gateway=self._end(other), device=DEVICE, onlink=True)
+        if pool.encapsulation == "ipip":  # the next hop is the outer packet's destination
+            return Route(str(block), gateway=self._local(other), device=IPIP_DEVICE, onlink=True)
+        return Route(str(block), gateway=self._end(other, "vxlan"), device=DEVICE, onlink=True)
 
     def copies_of(self, pod: Node) -> tuple[str, ...]:
         """Return the devices of a pod's node that get a copy of all that passes the pod's port."""
@@ -117,12 +125,12 @@ class Tunnels:
     def _others(self, node: Node) -> list[Node]:
         return [one for one in self.plan.cluster_nodes if one != node]
 
-    def _end(self, node: Node) -> str:
-        """Return the address of a node's end of VXLAN: the first of a block for it, which no pod gets."""
+    def _end(self, node: Node, encapsulation: Overlay) -> str:
+        """Return the address of a node's end of an overlay: the first of a block for it, which no pod gets."""
         cluster = self.plan.lab.cluster
-        name = pool_with("vxlan", cluster) if cluster else None
+        name = pool_with(encapsulation, cluster) if cluster else None
         if cluster is None or name is None:
-            raise ValueError("the cluster's pools have no VXLAN")
+            raise ValueError(f"the cluster's pools have no {encapsulation}")
         own = (
             block for block in self.bindings.blocks[node.name] if block.subnet_of(cluster.pools[name].cidr)
         )
@@ -136,19 +144,44 @@ class Tunnels:
             local=self._local(node),
             mtu=self._passed_on - OVERHEAD["vxlan"],
             ends=tuple((_mac(other), self._local(other)) for other in self._others(node)),
-            addresses=(f"{self._end(node)}/32",),
+            addresses=(f"{self._end(node, 'vxlan')}/32",),
             tap=f"{node.name}.vxlan",
         )
 
+    def _ipip(self, node: Node) -> Tunnel:
+        return Tunnel(
+            name=IPIP_DEVICE,
+            mac="",
+            vni=0,
+            local=self._local(node),
+            mtu=self._passed_on - OVERHEAD["ipip"],
+            addresses=(f"{self._end(node, 'ipip')}/32",),
+            tap=f"{node.name}.ipip",
+            kind="ipip",
+        )
+
     def _sender(self, node: Node, host: Node, one: Mirror) -> Tunnel:
-        device, end = _device(host, one), (_ALL_OTHERS, self._local(host))
-        mac = interfaces.mac(f"{node.name} {device}", _PORT, 0)
-        return Tunnel(device, mac, one.vni, self._local(node), _LONGEST, (end,), tap=f"{node.name}.{device}")
+        return self._mirror(node, host, one, host, f"{node.name}.{_device(host, one)}")
 
     def _receiver(self, node: Node, one: Mirror) -> Tunnel:
-        device = _device(node, one)
-        mac = interfaces.mac(f"{node.name} {device}", _PORT, 0)
-        return Tunnel(device, mac, one.vni, self._local(node), _LONGEST, tap=f"{node.name}.{one.name}")
+        sender = self.plan.node(self.plan.node(one.pod).host or "")
+        return self._mirror(node, node, one, sender, f"{node.name}.{one.name}")
+
+    def _mirror(self, node: Node, host: Node, one: Mirror, other: Node, tap: str) -> Tunnel:
+        """Return a node's end of a mirror's tunnel; the `other` node is the host that it goes to, or the pod's."""
+        device, sends = _device(host, one), node != host
+        tunnel = Tunnel(
+            device,
+            interfaces.mac(f"{node.name} {device}", _PORT, 0),
+            one.vni,
+            self._local(node),
+            _LONGEST,
+            tap=tap,
+            kind=one.tunnel,
+        )
+        if one.tunnel == "geneve":
+            return replace(tunnel, remote=self._local(other))
+        return replace(tunnel, ends=((_ALL_OTHERS, self._local(other)),) if sends else ())
 
     def _local(self, node: Node) -> str:
         """Return a node's tunnel end point: its address on its own node network, a host's on the cluster's."""

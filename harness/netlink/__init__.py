@@ -10,11 +10,9 @@ from __future__ import annotations
 from harness.netlink.channel import NetlinkError, RouteEvent, Socket
 from harness.netlink.messages import (
     MAIN,
-    Message,
     address,
     address_del,
     bridge,
-    fdb,
     link_del,
     link_set,
     macvlan,
@@ -25,11 +23,12 @@ from harness.netlink.messages import (
     rule,
     rule_del,
     veth,
-    vxlan,
 )
 from harness.netlink.records import Address, Link, Neighbour, Route, Rule
+from harness.netlink.requests import Message
 from harness.netlink.settings import ipv4_settings
 from harness.netlink.traffic import as_on_wire, clsact, mirror
+from harness.netlink.tunnels import fdb, geneve, ipip, vxlan
 
 __all__ = [
     "MAIN",
@@ -48,6 +47,8 @@ __all__ = [
     "bridge",
     "clsact",
     "fdb",
+    "geneve",
+    "ipip",
     "ipv4_settings",
     "link_del",
     "link_set",

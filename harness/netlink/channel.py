@@ -16,7 +16,7 @@ from harness.netlink import records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from harness.netlink.messages import Message
+    from harness.netlink.requests import Message
 
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK = 10, 11

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 
 from harness.netlink import packing
-from harness.netlink.records import ACTIONS, AF_BRIDGE, PROTOCOLS, ROUTE_TYPES, SCOPES
+from harness.netlink.records import ACTIONS, PROTOCOLS, ROUTE_TYPES, SCOPES
+from harness.netlink.requests import LINK, Message, make_link, neighbour_header
 
 MAIN = 254
 """The table that routes go to unless another is named."""
 
-_REQUEST, _REPLACE, _EXCL, _CREATE, _APPEND = 0x1, 0x100, 0x200, 0x400, 0x800
+_REQUEST, _REPLACE, _EXCL, _CREATE = 0x1, 0x100, 0x200, 0x400
 _MAKE, _PUT = _REQUEST | _CREATE | _EXCL, _REQUEST | _CREATE | _REPLACE
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 21, 24, 25
 _NEWNEIGH, _DELNEIGH, _NEWRULE, _DELRULE = 28, 29, 32, 33
-_NUD_NOARP, _NUD_REACHABLE, _NUD_PERMANENT = 0x40, 0x02, 0x80
-_NTF_SELF, _NTF_MASTER = 0x02, 0x04
+_NUD_REACHABLE, _NUD_PERMANENT = 0x02, 0x80
 _IFF_UP = 0x1
 _RTNH_F_ONLINK = 0x4
 _ONE_QUEUE = struct.pack("=HHIHHI", 8, 31, 1, 8, 32, 1)
@@ -34,23 +33,12 @@ _SCOPE_OF = {word: number for number, word in SCOPES.items()}
 _ACTION_OF = {word: number for number, word in ACTIONS.items()}
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 
-_LINK = struct.Struct("=BxHiII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One request: its type and flags (netlink(7)), its body, and what it asks for in words."""
-
-    kind: int
-    flags: int
-    body: bytes
-    description: str
 
 
 def bridge(name: str, index: int, mac: str) -> Message:
     """Make a bridge, down; with a MAC of its own it does not take over that of its ports."""
-    return _make_link("bridge", name, index, mac)
+    return make_link("bridge", name, index, mac)
 
 
 def veth(  # noqa: PLR0913 - both ends of a pair are made by one message
@@ -70,11 +58,11 @@ def veth(  # noqa: PLR0913 - both ends of a pair are made by one message
     both ends up afterwards.
     """
     size = packing.u32(4, mtu) + _ONE_QUEUE
-    peer = _LINK.pack(0, 0, peer_index, 0, 0) + packing.string(3, peer_name)
+    peer = LINK.pack(0, 0, peer_index, 0, 0) + packing.string(3, peer_name)
     peer += packing.attribute(1, packing.mac(peer_mac)) + packing.u32(4, peer_mtu or mtu) + _ONE_QUEUE
     if peer_netns_fd is not None:
         peer += packing.u32(28, peer_netns_fd)
-    return _make_link("veth", name, index, mac, data=packing.attribute(1, peer), own=size)
+    return make_link("veth", name, index, mac, data=packing.attribute(1, peer), own=size)
 
 
 def macvlan(  # noqa: PLR0913 - what such a link is made of
@@ -82,27 +70,7 @@ def macvlan(  # noqa: PLR0913 - what such a link is made of
 ) -> Message:
     """Make a macvlan (modes of ip-link(8)) on an interface; `netns_fd` is where it is to lie."""
     own = packing.u32(5, parent) + (packing.u32(28, netns_fd) if netns_fd is not None else b"")
-    return _make_link("macvlan", name, index, mac, data=packing.u32(1, _MACVLAN_MODES[mode]), own=own)
-
-
-def vxlan(  # noqa: PLR0913 - what such a link is made of
-    name: str,
-    index: int,
-    mac: str,
-    *,
-    vni: int,
-    local: str,
-    port: int = 4789,
-    parent: int | None = None,
-    learning: bool = False,
-) -> Message:
-    """Make a VXLAN device that sends from `local` to a UDP port; `fdb` says who is where unless it learns."""
-    source = packing.packed(local)
-    data = packing.u32(1, vni) + packing.attribute(4 if len(source) == 4 else 17, source)
-    data += packing.attribute(7, bytes([learning])) + packing.attribute(15, struct.pack(">H", port))
-    if parent is not None:
-        data += packing.u32(3, parent)
-    return _make_link("vxlan", name, index, mac, data=data)
+    return make_link("macvlan", name, index, mac, data=packing.u32(1, _MACVLAN_MODES[mode]), own=own)
 
 
 def link_set(  # noqa: PLR0913 - each is one attribute of a link
@@ -116,7 +84,7 @@ def link_set(  # noqa: PLR0913 - each is one attribute of a link
     netns_fd: int | None = None,
 ) -> Message:
     """Change an interface; None leaves as it is, `master=0` takes it out of its bridge."""
-    body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP if up is not None else 0)
+    body = LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP if up is not None else 0)
     for kind, number in ((10, master), (4, mtu), (28, netns_fd)):
         if number is not None:
             body += packing.u32(kind, number)
@@ -131,7 +99,7 @@ def link_set(  # noqa: PLR0913 - each is one attribute of a link
 
 def link_del(index: int) -> Message:
     """Delete an interface (of a pair both ends)."""
-    return Message(_DELLINK, _REQUEST, _LINK.pack(0, 0, index, 0, 0), f"delete interface {index}")
+    return Message(_DELLINK, _REQUEST, LINK.pack(0, 0, index, 0, 0), f"delete interface {index}")
 
 
 def address(index: int, prefix: str, scope: str = "global") -> Message:
@@ -216,7 +184,7 @@ def neighbour(index: int, ip: str, mac: str, *, permanent: bool = True) -> Messa
     """Say which MAC an address has on an interface, in place of what was known."""
     state = _NUD_PERMANENT if permanent else _NUD_REACHABLE
     body = (
-        _neighbour(packing.family(ip), index, state, 0)
+        neighbour_header(packing.family(ip), index, state, 0)
         + packing.attribute(1, packing.packed(ip))
         + packing.attribute(2, packing.mac(mac))
     )
@@ -225,32 +193,8 @@ def neighbour(index: int, ip: str, mac: str, *, permanent: bool = True) -> Messa
 
 def neighbour_del(index: int, ip: str) -> Message:
     """Forget an address on an interface."""
-    body = _neighbour(packing.family(ip), index, 0, 0) + packing.attribute(1, packing.packed(ip))
+    body = neighbour_header(packing.family(ip), index, 0, 0) + packing.attribute(1, packing.packed(ip))
     return Message(_DELNEIGH, _REQUEST, body, f"delete neighbour {ip} on interface {index}")
-
-
-def fdb(index: int, mac: str, dst: str | None = None) -> Message:
-    """Say where a MAC lies: behind the VXLAN end point `dst`, or without one behind this port of a bridge.
-
-    The MAC 00:00:00:00:00:00 stands for all that are unknown; of it a VXLAN device keeps every `dst` given.
-    """
-    hardware = packing.mac(mac)
-    if dst is None:
-        body = _neighbour(AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER) + packing.attribute(2, hardware)
-        return Message(_NEWNEIGH, _PUT, body, f"put {mac} behind interface {index}")
-    body = _neighbour(AF_BRIDGE, index, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF)
-    body += packing.attribute(2, hardware) + packing.attribute(1, packing.packed(dst))
-    flags = _REQUEST | _CREATE | (_REPLACE if any(hardware) else _APPEND)
-    return Message(_NEWNEIGH, flags, body, f"put {mac} of interface {index} at {dst}")
-
-
-def _make_link(  # noqa: PLR0913 - what every kind of link has
-    kind: str, name: str, index: int, mac: str, *, data: bytes = b"", own: bytes = b""
-) -> Message:
-    info = packing.string(1, kind) + (packing.attribute(2, data) if data else b"")
-    body = _LINK.pack(0, 0, index, 0, 0) + packing.string(3, name)
-    body += packing.attribute(1, packing.mac(mac)) + own + packing.attribute(18, info)
-    return Message(_NEWLINK, _MAKE, body, f"make {kind} {name} ({index})")
 
 
 def _address(index: int, prefix: str, scope: str) -> bytes:
@@ -313,7 +257,3 @@ def _rule(  # noqa: PLR0913 - what addition and deletion of a rule share
     number = table if action == "table" and table < 256 else 0
     header = _ROUTE.pack(packing.family(src or dst or ""), *lengths, 0, number, 0, 0, _ACTION_OF[action], 0)
     return header + found, f"{priority} from {src or 'all'} to {dst or 'all'} {action} {table}"
-
-
-def _neighbour(family: int, index: int, state: int, flags: int) -> bytes:
-    return struct.pack("=BxxxiHBB", family, index, state, flags, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from harness.netlink import packing
-from harness.netlink.messages import Message
+from harness.netlink.requests import Message
 
 _NEWLINK, _REQUEST = 16, 0x1
 _AF_SPEC, _AF_INET, _CONF = 26, 2, 1

@@ -11,7 +11,7 @@ import socket
 import struct
 
 from harness.netlink import packing
-from harness.netlink.messages import Message
+from harness.netlink.requests import Message
 
 _NEWLINK, _NEWQDISC, _NEWTFILTER = 16, 36, 44
 _MAKE = 0x1 | 0x400 | 0x200  # NLM_F_REQUEST, NLM_F_CREATE, NLM_F_EXCL

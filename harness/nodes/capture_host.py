@@ -1,7 +1,7 @@
-"""A capture host: where copies of what passes pods' ports arrive, each wrapped in VXLAN, as from a port mirror.
+"""A capture host: where copies of what passes pods' ports arrive, each wrapped in a tunnel, as from a port mirror.
 
 NSX calls this a port mirroring session; its mirrors go by Geneve or GRE. Here the pod's node copies each frame of the
-pod's port (tc-mirred(8)) into a VXLAN tunnel (RFC 7348) whose other end is this host.
+pod's port (tc-mirred(8)) into a tunnel whose other end is this host: VXLAN (RFC 7348), or Geneve (RFC 8926).
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ _LAST_VNI = (1 << 24) - 1
 
 
 class Mirror(Entry):
-    """A pod whose port is mirrored, and the VNI by which its frames are told from those of other mirrors."""
+    """A pod whose port is mirrored, and the VNI by which its frames are told from those of other mirrors.
+
+    `fallback` takes the place of a `tunnel` that the kernel does not have.
+    """
 
     pod: Line
     vni: Annotated[int, Field(ge=1, le=_LAST_VNI, strict=True)]
+    tunnel: Literal["vxlan", "geneve"] = "vxlan"
+    fallback: Literal["vxlan"] | None = None
 
 
 class Spec(Outside):
@@ -57,6 +62,8 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ..
     for mirror, one in spec.mirrors.items():
         if one.pod not in every:
             yield ("mirrors", mirror, "pod"), f"unknown pod {one.pod!r}; {nearest(one.pod, every)}"
+        if one.fallback is not None and one.tunnel != "geneve":
+            yield ("mirrors", mirror, "fallback"), "a fallback is for a tunnel that kernels may lack: geneve"
         if mirror in lab.networks:
             clash = f"{mirror!r} is a network; a tap is called either {name}.NETWORK or {name}.MIRROR"
             yield ("mirrors", mirror), clash
@@ -67,5 +74,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     if not isinstance(node.spec, Spec):
         raise TypeError(f"{node.name} is no capture host")
     return Runtime(
-        mirrors=tuple(PlannedMirror(name, one.pod, one.vni) for name, one in node.spec.mirrors.items())
+        mirrors=tuple(
+            PlannedMirror(name, one.pod, one.vni, one.tunnel) for name, one in node.spec.mirrors.items()
+        )
     )

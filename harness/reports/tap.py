@@ -19,9 +19,13 @@ from harness.running import RunningLab
 def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:  # noqa: ARG001 - every report's form
     """Write the file."""
     with (folder / "results.tap").open("w", encoding="utf-8") as file:
-        file.write(f"TAP version 14\n1..{len(summary.results)}\n")
+        file.write(f"TAP version 14\n1..{len(summary.results) + len(summary.skipped)}\n")
         for number, result in enumerate(summary.results, 1):
             file.writelines(line + "\n" for line in _test_point(number, result))
+        for number, one in enumerate(summary.skipped, len(summary.results) + 1):
+            # a reader counts a skipped one as passed, which is right only where somebody said that it may be
+            word = "ok" if one.allowed else "not ok"
+            file.write(f"{word} {number} - {_description(one.item.id)} # SKIP {_description(str(one))}\n")
 
 
 def _test_point(number: int, result: Result) -> Iterator[str]:

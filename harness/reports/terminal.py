@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,10 +13,12 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from harness.capabilities import Skipped
 from harness.comparison import compare
 from harness.explain import failure_lines, passport_lines
 from harness.report import BUNDLE, Summary
 from harness.run import Result
+from harness.verdict import outcome_of
 
 _STYLES = {"held": "green", "broken": "bold red", "unknown": "yellow"}
 _PIPE_WIDTH = 200
@@ -56,10 +59,18 @@ class Terminal:
             self._status.stop()
             self._status = None
 
-    def up(self, lab: str, phases: tuple[tuple[str, float], ...], seconds: float) -> None:
-        """Say that a lab stands, and with -v how long each phase took."""
+    def up(
+        self,
+        lab: str,
+        phases: tuple[tuple[str, float], ...],
+        seconds: float,
+        stand_ins: Sequence[str] = (),
+    ) -> None:
+        """Say that a lab stands, what in it stands in for something else, and with -v how long each phase took."""
         self.quiet()
         self.console.print(Text.assemble("lab ", (lab, "bold"), f" is up after {seconds:.2f} s"))
+        for words in stand_ins:
+            self.console.print(Text(f"  {words}", "yellow"))
         if self._verbose:
             for name, took in phases:
                 self.console.print(f"  {name:<16} {took:6.3f} s")
@@ -86,6 +97,14 @@ class Terminal:
                 for text in passport_lines(result):
                     self.console.print(Text("    " + text, "dim"))
 
+    def skipped(self, skipped: Skipped) -> None:
+        """Print a case that was not run, and why."""
+        self.quiet()
+        style = "dim" if skipped.allowed else "yellow"
+        self.console.print(
+            Text.assemble((f"- {'skipped':<8}", style), skipped.item.id, (f"  {skipped}", "dim"))
+        )
+
     def summary(self, summary: Summary, folder: str) -> None:
         """Print a row for each scenario, then the counts and where the files are."""
         self.quiet()
@@ -100,15 +119,23 @@ class Terminal:
             flows = sum(sum(result.load.values()) if result.load else 1 for result in group)
             row = (str(flows), group[0].item.scenario.name, _expected(group[0]), _evidence(group, state))
             table.add_row(Text(f"{_MARKS[state]} {state}", _STYLES[state]), *map(Text, row))
-        if summary.results:
+        for one in _skipped(summary):
+            table.add_row(Text("- skipped", "yellow"), *map(Text, one))
+        if summary.results or summary.skipped:
             title = f"{summary.lab}: {summary.title}" if summary.title else summary.lab
             self.console.print()
             self.console.print(Text(title, "bold"))
             self.console.print(table)
         self._comparison(summary)
-        counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
+        not_allowed = Counter(one.capability for one in summary.skipped if not one.allowed)
         self.console.print()
-        self.console.print(f"{counts or 'nothing selected'} in {summary.seconds:.2f} s; files in {folder}")
+        for capability, number in not_allowed.items():
+            self.console.print(
+                f"{number} skipped for want of {capability}; --allow-missing {capability} accepts that"
+            )
+        self.console.print(
+            f"{summary.words or 'nothing selected'} in {summary.seconds:.2f} s; files in {folder}"
+        )
         if summary.failed:
             self.console.print(f"to look into it elsewhere: {folder}/{BUNDLE}, which has no private keys")
 
@@ -134,6 +161,16 @@ def _by_scenario(results: Sequence[Result]) -> Iterable[Sequence[Result]]:
     for result in results:
         groups.setdefault((result.item.path, result.item.scenario.name), []).append(result)
     return groups.values()
+
+
+def _skipped(summary: Summary) -> Iterator[tuple[str, str, str, str]]:
+    """Yield a row for each scenario that was skipped: its cases, its name, what was expected, and what is missing."""
+    groups: dict[tuple[str, str, str], int] = {}
+    for one in summary.skipped:
+        row = (one.item.scenario.name, outcome_of(one.item.scenario.expect)[0], f"no {one.capability}")
+        groups[row] = groups.get(row, 0) + 1
+    for (name, expected, evidence), cases in groups.items():
+        yield str(cases), name, expected, evidence
 
 
 def _worst(group: Sequence[Result]) -> str:

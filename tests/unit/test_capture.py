@@ -317,6 +317,19 @@ def test_what_geneve_wraps_is_read_too_behind_its_options(scapy: Any) -> None:
     assert capture.value_of(layered, "GENEVE.vni") == 71680
 
 
+def test_what_ip_in_ip_wraps_is_read_too(scapy: Any) -> None:
+    """The inner packet follows the outer header at once, with no Ethernet between (RFC 2003)."""
+    inside = scapy.IP(src="10.53.0.1", dst="10.53.0.65", ttl=63) / scapy.TCP(sport=40000, dport=80, flags="S")
+    raw = frame(bytes(ethernet(scapy) / scapy.IP(src="172.19.0.2", dst="172.20.0.2") / inside))
+    found = packet(raw)
+    assert found.flow == FiveTuple(4, "172.19.0.2", 0, "172.20.0.2", 0)
+    assert found.innermost.flow == FiveTuple(TCP, "10.53.0.1", 40000, "10.53.0.65", 80)
+    assert (found.innermost.ttl, found.innermost.flags) == (63, "S")
+    layered = capture.fields(raw)
+    assert capture.has_layers(layered, ("Ether", "IP", "IP", "TCP"))
+    assert capture.value_of(layered, "IP.src#2") == "10.53.0.1"
+
+
 def test_a_repeated_layer_is_named_by_its_number(scapy: Any) -> None:
     """`IP.src` is the outermost, `IP.src#2` the second from outside; of a layer that is not there it is None."""
     layered = capture.fields(wrapped(scapy, scapy.VXLAN(vni=7, flags="Instance"), 4789))

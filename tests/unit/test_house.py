@@ -58,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("capture", "rotation_checks"),
     ("validation", "lab_checks", "scenario_model"),
     ("lab", "schema", "starter"),
-    ("egress_ways", "graph_path"),
+    ("egress_ways", "graph_path", "capabilities"),
     ("scenario_names", "split_checks", "plan", "engine_choice"),
     ("routing_checks", "graph_boxes", "address_names", "network_policies", "attack_checks"),
     ("graph",),

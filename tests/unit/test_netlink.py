@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pickle
 import struct
+from typing import Any
 
 import pytest
 
@@ -144,9 +146,39 @@ def test_broken_attributes_end() -> None:
 
 def test_every_public_name_is_exported() -> None:
     """Whatever builds a message can be had from the package itself."""
-    from harness.netlink import messages  # noqa: PLC0415
+    from harness.netlink import messages, traffic, tunnels  # noqa: PLC0415
 
     made_here = {
-        name for name, item in vars(messages).items() if getattr(item, "__module__", "") == messages.__name__
+        name
+        for module in (messages, traffic, tunnels)
+        for name, item in vars(module).items()
+        if getattr(item, "__module__", "") == module.__name__
     }
     assert {name for name in made_here if not name.startswith("_")} <= set(netlink.__all__)
+
+
+def test_tunnels_that_no_kernel_here_has_are_asked_for_by_the_headers() -> None:
+    """Kind and attributes are those of linux/if_tunnel.h and linux/if_link.h, numbers and byte order included."""
+    ipip = netlink.ipip("ipip.calico", 500, local="172.19.0.2").body
+    assert attributes(ipip[16:]) == {
+        3: b"ipip.calico\0",
+        18: {1: b"ipip\0", 2: {2: bytes([172, 19, 0, 2])}},
+    }
+    geneve = netlink.geneve("mirror0", 501, MAC, vni=71680, remote="172.19.0.9").body
+    data = {1: struct.pack("=I", 71680), 2: bytes([172, 19, 0, 9]), 5: struct.pack(">H", 6081)}
+    assert attributes(geneve[16:])[18] == {1: b"geneve\0", 2: data}
+    six = netlink.geneve("mirror0", 501, MAC, vni=7, remote="fd00::9").body
+    assert attributes(six[16:])[18][2][7] == ipaddress.ip_address("fd00::9").packed
+
+
+def attributes(data: bytes) -> dict[int, Any]:
+    """Return netlink attributes by their numbers; those of a link's kind (18) and of its data within (2) nested."""
+    found: dict[int, Any] = {}
+    while data:
+        length, kind = struct.unpack_from("=HH", data)
+        found[kind] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    if 18 in found:
+        found[18] = attributes(found[18])
+        found[18][2] = attributes(found[18][2])
+    return found

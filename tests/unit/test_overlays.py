@@ -132,3 +132,22 @@ def test_a_node_is_on_the_network_that_it_names() -> None:
         ("rack-b", "b1.rack-b", ("172.20.0.2/24",))
     ]
     assert ("172.19.0.0/24", "172.20.0.254") in {(one.destination, one.gateway) for one in space.routes}
+
+
+def test_ip_in_ip_is_a_device_and_routes_by_the_other_nodes_addresses() -> None:
+    """The next hop is the outer packet's destination; the device has the first address of a block, and no MAC."""
+    text = LAB.replace("overlay: vxlan, mode: CrossSubnet", "overlay: ipip, mode: CrossSubnet")
+    space = space_of("a1", text)
+    assert blocks(space, "10.51.0.0/16")["10.51.0.128/26"] == ("172.20.0.2", "ipip.calico")
+    assert blocks(space, "10.51.0.0/16")["10.51.0.64/26"] == ("172.19.0.3", None)
+    vxlan, ipip = space.tunnels
+    assert (ipip.kind, ipip.local, ipip.mtu, ipip.tap) == ("ipip", "172.19.0.2", 1480, "a1.ipip")
+    assert ipip.addresses == ("10.51.0.0/32",)
+    assert vxlan.addresses == ("10.52.0.0/32",), "the first pool with VXLAN is another now"
+    assert space_of("cross/near", text).nics[0].mtu == 1450, "of two overlays the longer header counts"
+
+
+def test_pods_lose_only_what_the_overlay_adds() -> None:
+    """IP-in-IP alone takes 20 bytes."""
+    text = LAB.replace("overlay: vxlan", "overlay: ipip")
+    assert space_of("cross/near", text).nics[0].mtu == 1480

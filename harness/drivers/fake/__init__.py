@@ -14,7 +14,7 @@ from harness.drivers.fake.playback import FakeLab, Recording
 from harness.errors import GoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from harness.plan import Bindings, Plan
 
@@ -26,6 +26,7 @@ __all__ = [
     "binding",
     "down",
     "lower",
+    "missing",
     "playing",
     "running",
     "up",
@@ -76,6 +77,12 @@ def down(name: str) -> None:
     """Take a lab down; raises GoneError when there is none."""
     attach(name)
     del _up[name]
+
+
+def missing(capabilities: Collection[str]) -> dict[str, str]:
+    """Return which of these capabilities are missing: of what is on paper, none."""
+    del capabilities
+    return {}
 
 
 def binding(plan: Plan) -> Bindings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.plan import Bindings, Plan
     from harness.running import RunningLab
 
@@ -40,6 +42,16 @@ def down(name: str) -> None:
     from harness.drivers.k3d.standing import take_down  # noqa: PLC0415
 
     take_down(name)
+
+
+def missing(capabilities: Collection[str]) -> dict[str, str]:
+    """Return which of these capabilities this kernel lacks, each with the reason: containers share it, and it is tried.
+
+    An engine on another machine has another kernel; what that lacks is told by the lab's start, which fails.
+    """
+    from harness.agent.trial import missing as tried  # noqa: PLC0415
+
+    return tried(capabilities)
 
 
 def binding(plan: Plan) -> Bindings:

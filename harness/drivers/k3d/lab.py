@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.agent.change import Change, difference
 from harness.agent.state import State, payload_of, placed
+from harness.agent.trial import able
 from harness.drivers.k3d import outside, parts
 from harness.drivers.k3d.differences import compare
 from harness.drivers.k3d.fleet import Fleet
@@ -206,7 +207,7 @@ class ContainerLab:
 
         `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
         """
-        return self._become(self._state.changed(plan, pinned), source or self.source)
+        return self._become(self._state.changed(able(plan), pinned), source or self.source)
 
     def rotate(self, name: str, keep: Collection[str] = ()) -> None:
         """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.

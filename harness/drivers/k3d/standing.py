@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.agent.bind import bind
 from harness.agent.state import State, first_state, payload_of
+from harness.agent.trial import able
 from harness.drivers.k3d import image, outside, parts, store
 from harness.drivers.k3d.engine import LAB, NODE, connect
 from harness.drivers.k3d.fleet import Fleet
@@ -41,6 +42,7 @@ def stand_up(
         raise StartError(f"a lab named {name!r} is already up; `egresslab ls --driver k3d` lists them")
     with _gone_on_failure(client, name, held):
         clock = _Clock()
+        plan = able(plan)
         state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
         wanted = _containers(state, name, source)
         fleet = Fleet(client, name, image.ensure(client, _tell), owned=owned)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.plan import Bindings, Plan
     from harness.running import RunningLab
 
@@ -42,6 +44,13 @@ def down(name: str) -> None:
     from harness.drivers.netns.launch import owner_id  # noqa: PLC0415
 
     end(name, owner_id())
+
+
+def missing(capabilities: Collection[str]) -> dict[str, str]:
+    """Return which of these capabilities this kernel lacks, each with the reason: it is tried."""
+    from harness.agent.trial import missing as tried  # noqa: PLC0415
+
+    return tried(capabilities)
 
 
 def binding(plan: Plan) -> Bindings:

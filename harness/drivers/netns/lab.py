@@ -16,6 +16,7 @@ from harness.agent.change import difference
 from harness.agent.commands import read_both
 from harness.agent.layout import Payload
 from harness.agent.state import State, binding, first_state, payload_of, placed
+from harness.agent.trial import able
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
@@ -38,6 +39,7 @@ def stand_up(
     plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False
 ) -> NamespaceLab:
     """Stand a lab up and connect to it; with `secrets`, its programs log those of their TLS connections."""
+    plan = able(plan)
     state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
     lease = launch(state, name, source)
     try:
@@ -100,7 +102,7 @@ class NamespaceLab:
 
         `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
         """
-        state = self._state.changed(plan, pinned)
+        state = self._state.changed(able(plan), pinned)
         return self._become(state, source or self.source)
 
     def rotate(self, name: str, keep: Collection[str] = ()) -> None:

@@ -43,6 +43,7 @@ def page(summary: Summary, lab: RunningLab | None, beside: Sequence[str] = ()) -
         "Comparison": list(_compared(summary)),
         "Topology": list(topologies.whole()),
         "Flows": [key(), *_flows(summary, lab, topologies)],
+        "Skipped": list(_skipped(summary)),
     }
     sections = [_section(heading, *content) for heading, content in parts.items() if content]
     header = element("header", element("h1", summary.lab), element("p", summary.title))
@@ -73,12 +74,14 @@ def _navigation(headings: Sequence[str]) -> Markup:
 
 
 def _counts(summary: Summary) -> list[str]:
-    return [f"{number} {state}" for state, number in summary.counts.items() if number]
+    skipped = {"skipped": len(summary.skipped)}
+    return [f"{number} {state}" for state, number in (summary.counts | skipped).items() if number]
 
 
 def _summary(summary: Summary, beside: Sequence[str]) -> Markup:
     counts = [
-        element("li", f"{SIGNS[word.split()[1]]} {word}", class_=word.split()[1]) for word in _counts(summary)
+        element("li", f"{SIGNS.get(word.split()[1], '-')} {word}", class_=word.split()[1])
+        for word in _counts(summary)
     ]
     facts = (
         ("started", summary.started.isoformat(sep=" ", timespec="seconds")),
@@ -176,6 +179,13 @@ def _flows(summary: Summary, lab: RunningLab | None, topologies: _Topologies) ->
             class_=f"flow {state}",
             open=None if state == "held" else "open",
         )
+
+
+def _skipped(summary: Summary) -> Iterator[Markup]:
+    """Yield what was not run, and why."""
+    if summary.skipped:
+        rows = [(one.item.id, one.capability, one.reason) for one in summary.skipped]
+        yield _rows(("case", "needs", "and"), rows, "Not run on this machine", "skipped")
 
 
 def _flow(result: Result, summary: Summary, lab: RunningLab | None) -> Iterator[object]:
