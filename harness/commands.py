@@ -47,23 +47,12 @@ def run_tests(  # noqa: PLR0913 - the options of one command
     texts = {path: text_of(path, engine) for path in labs}
     if engine and not any(has_proxies(text, str(path)) for path, text in texts.items()):
         raise InputError(f"--engine {engine}: none of these labs has an egress proxy")
-    codes = [
-        _test_lab(
-            path,
-            texts[path],
-            items,
-            name,
-            words,
-            label,
-            keep,
-            out,
-            not no_secrets,
-            verbose,
-            allow_missing,
-            driver,
-        )
-        for path, items in labs.items()
-    ]
+    codes = []
+    for path, items in labs.items():
+        lab = parse_lab(source.parse(texts[path].encode(), str(path)))
+        chosen = [item for item in items if _selected(item, words, label, lab)]
+        options = (name, keep, out, not no_secrets, verbose, driver, allow_missing)
+        codes.append(run_items(lab, path, texts[path], chosen, *options))
     for code in (2, 4, 1, 3):
         if code in codes:
             return code
@@ -108,25 +97,6 @@ def _files(paths: Sequence[Path], only: Path | None, lab: Lab | None) -> Iterato
             yield from shipped.scenario_paths(name)
 
 
-def _test_lab(  # noqa: PLR0913 - as above
-    path: Path,
-    text: str,
-    items: tuple[Item, ...],
-    name: str | None,
-    words: str,
-    label: str,
-    keep: str,
-    out: Path,
-    secrets: bool,  # noqa: FBT001 - as above
-    verbose: int,
-    allow_missing: Sequence[str],
-    driver: Driver,
-) -> int:
-    lab = parse_lab(source.parse(text.encode(), str(path)))
-    selected = [item for item in items if _selected(item, words, label, lab)]
-    return run_items(lab, path, text, selected, name, keep, out, secrets, verbose, driver)
-
-
 def run_items(  # noqa: PLR0913 - as above
     lab: Lab,
     path: Path,
@@ -138,6 +108,7 @@ def run_items(  # noqa: PLR0913 - as above
     secrets: bool,  # noqa: FBT001 - as above
     verbose: int,
     driver: Driver,
+    allow_missing: Sequence[str] = (),
 ) -> int:
     """Run these cases on a lab, print and write what came of them, and return the exit code."""
     from harness.reports.terminal import Terminal  # noqa: PLC0415 - rich is for those who run something

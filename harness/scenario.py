@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from harness import capture, scenario_checks, shipped, source
+from harness.capabilities import check_needs
 from harness.errors import InputError, Problem
 from harness.expect_model import (
     Allowed,
@@ -159,7 +160,8 @@ def _problems(
         seen.add(scenario.name)
         if complaints > MOST_COMPLAINTS:
             return
-        for place, message in scenario_checks.check(scenario, words, others, check_field):
+        checks = scenario_checks.check(scenario, words, others, check_field)
+        for place, message in chain(checks, check_needs(scenario, words.lab)):
             complaints += 1
             full = found.original(("scenarios", index, *place))
             if not found.touched(full, message) and not (

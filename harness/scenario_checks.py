@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from harness import rotation_checks
 from harness.attack_checks import attacks_of, check_attacks, same_cell
 from harness.bpf import unknown_filter
-from harness.capabilities import check_needs
 from harness.expect_model import OUTCOMES
 from harness.lookup import nearest
 from harness.routing_checks import check_routes
@@ -56,7 +55,6 @@ def check(
             yield ("expect", "allowed", *place), message
         yield from _outcome("allowed", scenario, words, check_field)
     yield from _control(scenario, others)
-    yield from check_needs(scenario, words.lab)
     yield from _table(scenario, others)
 
 
