@@ -263,6 +263,27 @@ def render(what: str, lab: str, driver: Any) -> None:  # noqa: ARG001 - the only
 
 
 @main.command()
+@click.argument("before", metavar="RUN1", type=click.Path(path_type=Path))
+@click.argument("after", metavar="RUN2", type=click.Path(path_type=Path))
+@click.option(
+    "--time",
+    "factor",
+    type=click.FloatRange(min=1.0),
+    help="So many times as slow or fast is a difference, too.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def diff(ctx: click.Context, before: Path, after: Path, factor: float | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
+    """Compare two runs of a lab: verdicts, who decided, SNAT, time. RUN is a run's folder (out/LAB/latest).
+
+    Exit code 0 when every flow is the same, 1 when one differs or is in one run only, 2 for what cannot be compared.
+    """
+    from harness.diff_table import show_difference  # noqa: PLC0415
+
+    ctx.exit(show_difference(before, after, factor, as_json=as_json))
+
+
+@main.command()
 @click.argument("of", type=click.Choice(["lab", "scenario"]))
 def schema(of: str) -> None:
     """Print the JSON schema of lab or scenario files, for editors."""

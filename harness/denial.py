@@ -84,6 +84,12 @@ def rule_of(sighting: Sighting) -> str:
     return sighting.facts.get("by") or sighting.facts.get("rule") or ""
 
 
+def decision_of(sighting: Sighting) -> str:
+    """Return the word for what a hop decided: its own verdict, else `refused`, else the event."""
+    refused = "refused" if sighting.facts.get("refused") else sighting.event
+    return sighting.facts.get("verdict", refused)
+
+
 def _denies(sighting: Sighting) -> bool:
     verdict = sighting.facts.get("verdict", sighting.event)
     return verdict in _DENIALS or bool(sighting.facts.get("refused"))
@@ -119,8 +125,7 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
         yield Finding("denied", "broken", hop, wanted, f"nothing of the flow; last seen at {last}")
         return
     for sighting in _last_said(found):
-        refused = "refused" if sighting.facts.get("refused") else sighting.event
-        verdict = sighting.facts.get("verdict", refused)
+        verdict = decision_of(sighting)
         rule = rule_of(sighting)
         good = _denies(sighting) and expected.by in (None, rule)
         yield Finding("denied", "held" if good else "broken", hop, wanted, _words(sighting, verdict, rule))

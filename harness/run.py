@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.attempt import TOGETHER, observe
+from harness.denial import decision_of, decisions, rule_of
 from harness.evidence import Attempt, Evidence, Finding, State
 from harness.lab_words import seconds_of
 from harness.load import Changed, judge_load
@@ -243,6 +244,14 @@ def as_record(result: Result) -> Mapping[str, object]:
         "started": attempt.started if attempt else None,
         "ended": attempt.ended if attempt else None,
         "client": _client(attempt),
+        "decided": [
+            {"at": at, "decision": word, "by": rule}
+            for at, word, rule in (decided(passport) if passport else ())
+        ],
+        "translated": [
+            {"at": at, "from": before, "to": after}
+            for at, before, after in (translated(passport) if passport else ())
+        ],
         "passport": [
             {
                 "at": sighting.at,
@@ -256,6 +265,21 @@ def as_record(result: Result) -> Mapping[str, object]:
             for sighting in (passport.sightings if passport else ())
         ],
     }
+
+
+def decided(passport: Passport) -> Iterable[tuple[str, str, str]]:
+    """Return (hop, decision, rule) of each decision about a flow, in the order of its hops."""
+    found = (one for hop in passport.hops() for one in decisions(hop, passport))
+    return dict.fromkeys((one.at, decision_of(one), rule_of(one)) for one in found)
+
+
+def translated(passport: Passport) -> Iterable[tuple[str, str, str]]:
+    """Return (hop, before, after) of each source address that connection tracking saw translated."""
+    return dict.fromkeys(
+        (one.at, one.flow.src, one.onward.src)
+        for one in passport.sightings
+        if one.witness == "conntrack" and one.flow and one.onward and one.flow.src != one.onward.src
+    )
 
 
 def _steps(steps: Sequence[Step]) -> list[Mapping[str, object]]:

@@ -86,7 +86,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("one_flow",),
     ("ways_out",),
-    ("explain", "report", "comparison"),
+    ("explain", "report", "comparison", "run_diff"),
     ("flow_path",),
     ("reports", "bypass"),
     ("agent",),  # from plans to what stands where nodes are; embedded by drivers
@@ -96,7 +96,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle",),
     ("commands",),
     ("look", "look_packets", "held"),
-    ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table", "attack_lab"),
+    ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table", "attack_lab", "diff_table"),
     ("command_line",),
     ("questions",),
     ("cli", "pytest_plugin"),  # the two doors
@@ -119,6 +119,7 @@ DOORS = {
         "cli.py",
         "command_line.py",
         "commands.py",
+        "diff_table.py",
         "look.py",
         "look_packets.py",
         "look_stats.py",
