@@ -86,8 +86,7 @@ def _parts(summary: Summary, lab: RunningLab | None, folder: Path) -> Iterator[P
 
 
 def _readme(summary: Summary, failed: Iterable[Result], lab: RunningLab | None) -> Iterator[str]:
-    counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
-    yield f"Egress Lab {__version__}: lab {summary.lab} on driver {summary.driver}, {counts}"
+    yield f"Egress Lab {__version__}: lab {summary.lab} on driver {summary.driver}, {summary.words}"
     yield f"started {summary.started.isoformat()}, took {summary.seconds:.2f} s"
     yield ""
     yield "report.html, flows.jsonl, ...  the run's own files; the capture is without the secrets of TLS"
