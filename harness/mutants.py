@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from harness import mutants_cluster, mutants_mesh, mutants_outside
+from harness import mutants_cluster, mutants_mesh, mutants_outside, mutants_policies
 from harness.mutation import Loc, Mutation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harness.plan import Bindings, Plan
     from harness.routing import KernelRoute
 
-KEYS = {"from_": "from"}
+KEYS = {
+    "from_": "from",
+    "policy_types": "policyTypes",
+    "ip_block": "ipBlock",
+    "except_": "except",
+    "pod_selector": "podSelector",
+}
 """Attributes that are called otherwise in the file."""
 
 
@@ -48,7 +54,7 @@ def mutants(
             found.append(_edit(loc, what, value, plan, (name,)))
         for what, runtime in mutants_mesh.at_proxy(name, spec, plan.lab):
             found.append(_at(("outside", name), what, Mutation(runtime=runtime), plan, (name,)))
-    for loc, what, value, hops in (*mutants_mesh.edits(plan), *mutants_cluster.edits(plan)):
+    for loc, what, value, hops in _of_cluster(plan):
         found.append(_edit(loc, what, value, plan, hops))
     for loc, what, runtime, hops in mutants_mesh.at_sidecars(plan):
         found.append(_at(loc, what, Mutation(runtime=runtime), plan, hops))
@@ -58,6 +64,12 @@ def mutants(
         mutation = Mutation(route=(node, str(destination)))
         found.append(Mutant(f"{dotted(loc, plan)}: no route to {whose}", loc, (node,), mutation))
     return tuple({mutant.name: mutant for mutant in found}.values())
+
+
+def _of_cluster(plan: Plan) -> Iterator[tuple[Loc, str, Any, tuple[str, ...]]]:
+    yield from mutants_mesh.edits(plan)
+    yield from mutants_cluster.edits(plan)
+    yield from mutants_policies.edits(plan.lab)
 
 
 def _edit(loc: Loc, what: str, value: Any, plan: Plan, hops: tuple[str, ...]) -> Mutant:

@@ -26,6 +26,10 @@ def edits(plan: Plan) -> Iterator[tuple[Loc, str, Any, tuple[str, ...]]]:
     for name, pool in cluster.pools.items():
         what = "not masqueraded" if pool.nat_outgoing else "masqueraded"
         yield ("cluster", "pools", name, "nat_outgoing"), what, not pool.nat_outgoing, hosts
+        for mode in sorted(
+            {"Always", "CrossSubnet", "Never"} - {pool.mode} if pool.overlay != "none" else ()
+        ):
+            yield ("cluster", "pools", name), f"mode {mode}", pool.model_copy(update={"mode": mode}), hosts
     if cluster.bgp is not None:
         loc = ("cluster", "bgp", "mesh")
         yield loc, "no mesh" if cluster.bgp.mesh else "a full mesh", not cluster.bgp.mesh, hosts
@@ -43,7 +47,9 @@ def _egress(plan: Plan, hosts: tuple[str, ...]) -> Iterator[tuple[Loc, str, Any,
     here: Loc = ("cluster", "egress")
     for index in range(len(egress.watch) if len(egress.watch) > 1 else 0):
         yield (*here, "watch", index), f"{egress.watch[index]} is not watched", REMOVED, hosts
-    for namespace in plan.lab.namespaces:
+    if egress.pods is not None and egress.watch:
+        yield (*here, "pods"), "whatever their labels", None, hosts
+    for namespace in plan.lab.namespaces if egress.watch else ():
         if namespace not in egress.watch:
             yield (*here, "watch"), f"{namespace} is watched too", (*egress.watch, namespace), hosts
     others = {"regular", "secureSPK"} if egress.mode == "pseudoCNI" else {"pseudoCNI"}
@@ -54,7 +60,7 @@ def _egress(plan: Plan, hosts: tuple[str, ...]) -> Iterator[tuple[Loc, str, Any,
         ("no-direct-rules", "no rules for what is within the cluster"),
         ("no-guard", "nothing keeps pods from leaving by their node"),
     ):
-        yield (*here, "fault"), what, fault, hosts
+        yield here, what, egress.model_copy(update={"fault": fault}), hosts
 
 
 def written(plan: Plan, routes: Mapping[str, Sequence[KernelRoute]]) -> Iterator[tuple[str, IPv4Network]]:

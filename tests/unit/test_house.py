@@ -79,7 +79,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attempt", "steps"),
     ("load",),
     ("run",),
-    ("mutants_outside", "mutants_cluster"),
+    ("mutants_outside", "mutants_cluster", "mutants_policies"),
     ("mutants_mesh",),
     ("mutants", "mutate", "accepted"),
     ("rule_places", "listening"),
