@@ -191,6 +191,7 @@ main.add_command(questions.why)
 main.add_command(questions.bypass)
 main.add_command(questions.mutate)
 main.add_command(questions.attack)
+main.add_command(questions.coverage)
 
 
 @main.command()

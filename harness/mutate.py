@@ -15,7 +15,7 @@ from harness import bird
 from harness.errors import LabError
 from harness.lab_words import seconds_of
 from harness.run import WINDOW_SECONDS, Result, Session
-from harness.running import ChangeableLab
+from harness.running import MutableLab
 from harness.steps import await_convergence
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _hops(result: Result) -> Iterator[str]:
         yield sighting.at.partition(" ")[0]
 
 
-def attempt(lab: ChangeableLab, mutant: Mutant, known: Baseline) -> Tried:
+def attempt(lab: MutableLab, mutant: Mutant, known: Baseline) -> Tried:
     """Apply a mutant, run cases until one is broken, undo it, and see that this one holds again.
 
     Raises LabError when the mutant cannot be undone: the lab is of no more use.
@@ -113,7 +113,7 @@ def attempt(lab: ChangeableLab, mutant: Mutant, known: Baseline) -> Tried:
     return Tried(mutant, fate, by, seen, time.monotonic() - begun)
 
 
-def _first_broken(lab: ChangeableLab, items: Sequence[Item]) -> Result | None:
+def _first_broken(lab: MutableLab, items: Sequence[Item]) -> Result | None:
     session = Session(lab, items)
     for item in items:
         try:
@@ -126,20 +126,20 @@ def _first_broken(lab: ChangeableLab, items: Sequence[Item]) -> Result | None:
     return None
 
 
-def _again(lab: ChangeableLab, item: Item) -> bool:
+def _again(lab: MutableLab, item: Item) -> bool:
     try:
         return Session(lab).run(item).verdict.state == "broken"
     except LabError:
         return False
 
 
-def _settle(lab: ChangeableLab) -> None:
+def _settle(lab: MutableLab) -> None:
     if any(bird.runs_on(node, lab.plan) for node in lab.plan.nodes):
         await_convergence(lab)
 
 
 def hunt(
-    start: Callable[[], ChangeableLab],
+    start: Callable[[], MutableLab],
     mutants: Iterable[Mutant],
     known: Baseline,
 ) -> Iterator[Tried]:

@@ -22,7 +22,7 @@ from harness.mutants import Mutant, in_file, mutants
 from harness.mutate import Baseline, Tried, baseline, hunt
 from harness.plan import make_plan
 from harness.run import Result, Session
-from harness.running import ChangeableLab
+from harness.running import MutableLab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,11 +66,11 @@ def show_mutants(  # noqa: PLR0913 - the options of one command
     document = source.parse(text.encode(), os.path.relpath(path))
     begun = time.monotonic()
 
-    def start(number: int = 0) -> ChangeableLab:
+    def start(number: int = 0) -> MutableLab:
         name = f"{lab.lab}-mutants-{os.getpid()}.{number}"
         running = driver.up(make_plan(lab), name, (str(path.resolve()), text), owned=True)
-        if not isinstance(running, ChangeableLab):
-            raise MissingCapability("steps", "this driver cannot change a lab that is up")
+        if not isinstance(running, MutableLab):
+            raise MissingCapability("mutants", "this driver cannot run something else than a lab says")
         return running
 
     first = start()
@@ -98,7 +98,7 @@ def show_mutants(  # noqa: PLR0913 - the options of one command
     return _report(lab.lab, tried, accepted, document, items, time.monotonic() - begun, as_json=as_json)
 
 
-def _every(lab: ChangeableLab, accepted: Accepted) -> Sequence[Mutant]:
+def _every(lab: MutableLab, accepted: Accepted) -> Sequence[Mutant]:
     """Return the mutants of a lab; raises InputError for an exception that is for none of them."""
     routes = {node.name: lab.routing(node.name).kernel for node in lab.plan.nodes}
     every = mutants(lab.plan, lab.bindings, routes)
@@ -108,7 +108,7 @@ def _every(lab: ChangeableLab, accepted: Accepted) -> Sequence[Mutant]:
     return every
 
 
-def _as_it_is(lab: ChangeableLab, items: Sequence[Item]) -> Sequence[Result] | None:
+def _as_it_is(lab: MutableLab, items: Sequence[Item]) -> Sequence[Result] | None:
     """Run every case on the lab as it is; None, and a word of each, when some do not hold."""
     session = Session(lab, items)
     results = [session.run(item) for item in items]
@@ -121,7 +121,7 @@ def _as_it_is(lab: ChangeableLab, items: Sequence[Item]) -> Sequence[Result] | N
 
 
 def _side_by_side(
-    start: Callable[[int], ChangeableLab], chosen: Sequence[Mutant], known: Baseline, copies: int
+    start: Callable[[int], MutableLab], chosen: Sequence[Mutant], known: Baseline, copies: int
 ) -> Iterator[Tried]:
     """Try mutants on several copies of the lab at once; whoever is free takes the next."""
     waiting: SimpleQueue[Mutant] = SimpleQueue()

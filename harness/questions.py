@@ -110,3 +110,25 @@ def attack(ctx: click.Context, /, **options: Any) -> None:
     from harness.attack_lab import run_attacks  # noqa: PLC0415
 
     ctx.exit(run_attacks(lab_name=options.pop("lab"), **options))
+
+
+@click.command()
+@click.argument("lab")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--name", help="The running lab to use, when it is not called as its file says.")
+@click.option(
+    "--all", "every", is_flag=True, help="List what was exercised, too, with the first case that did."
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@driver_option
+@click.pass_context
+def coverage(ctx: click.Context, /, **options: Any) -> None:
+    """Run a lab's scenarios and list what of the lab no flow of theirs exercised.
+
+    Namespaces, workloads, services, rules, policies, listeners, pool members and network policies, by what hops
+    recorded, not by what scenarios say; the scenarios are those of PATHS, else the lab's own. Exit code 1 when
+    something was not exercised.
+    """
+    from harness.coverage_table import show_coverage  # noqa: PLC0415
+
+    ctx.exit(show_coverage(options.pop("lab"), **options))

@@ -127,12 +127,6 @@ class ChangeableLab(RunningLab, Protocol):
     def restore(self, state: object) -> None:
         """Turn the lab back into what it was."""
 
-    def mutate(self, mutation: Mutation | None) -> Sequence[str]:
-        """Run something else than the plan says, through all changes, until told None; the plan stays what it is.
-
-        Returns what changed, in words. Raises LabError when the lab does not get there.
-        """
-
     def readdress(self, node: str, how: Readdressing) -> None:
         """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""
 
@@ -147,6 +141,17 @@ class ChangeableLab(RunningLab, Protocol):
 
     def set_link(self, tap: str, *, up: bool) -> None:
         """Take the interface of a tap down, or up again."""
+
+
+@runtime_checkable
+class MutableLab(ChangeableLab, Protocol):
+    """A lab in which something else can run than its plan says."""
+
+    def mutate(self, mutation: Mutation | None) -> Sequence[str]:
+        """Run something else than the plan says, through all changes, until told None; the plan stays what it is.
+
+        Returns what changed, in words. Raises LabError when the lab does not get there.
+        """
 
 
 class Driver(Protocol):

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.capabilities import Skipped
 from harness.comparison import compare
+from harness.exercised import of_run
 from harness.explain import failure_lines, passport_lines
 from harness.report import BUNDLE, Summary
 from harness.run import Result
@@ -23,6 +24,9 @@ from harness.verdict import outcome_of
 _STYLES = {"held": "green", "broken": "bold red", "unknown": "yellow"}
 _PIPE_WIDTH = 200
 """Of the table of ways: a pipe has no width of its own, and rich would take 80 columns for it."""
+
+_MOST_PARTS = 3
+"""Of a lab that no flow exercised, named below the table; `egresslab coverage` names all."""
 
 _MARKS = {"held": "✓", "broken": "✗", "unknown": "?"}
 
@@ -129,6 +133,7 @@ class Terminal:
         self._comparison(summary)
         not_allowed = Counter(one.capability for one in summary.skipped if not one.allowed)
         self.console.print()
+        self._exercised(summary)
         for capability, number in not_allowed.items():
             self.console.print(
                 f"{number} skipped for want of {capability}; --allow-missing {capability} accepts that"
@@ -138,6 +143,15 @@ class Terminal:
         )
         if summary.failed:
             self.console.print(f"to look into it elsewhere: {folder}/{BUNDLE}, which has no private keys")
+
+    def _exercised(self, summary: Summary) -> None:
+        """Print how much of the lab the flows met, and the first parts that none did."""
+        met = of_run(summary.results)
+        if met is None:
+            return
+        left = ", ".join(map(str, met.missing[:_MOST_PARTS]))
+        more = f" and {len(met.missing) - _MOST_PARTS} more" if len(met.missing) > _MOST_PARTS else ""
+        self.console.print(Text(f"{met}; not: {left}{more}" if left else str(met), "dim"))
 
     def _comparison(self, summary: Summary) -> None:
         """Print what came of each scenario that has a place in the table."""

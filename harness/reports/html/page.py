@@ -10,6 +10,7 @@ from pathlib import Path
 from harness import __version__, graph, shipped
 from harness.comparison import compare
 from harness.evidence import Evidence, Sighting
+from harness.exercised import of_run
 from harness.explain import arrow
 from harness.flow_path import stops_of
 from harness.markup import Markup, element, joined
@@ -42,6 +43,7 @@ def page(summary: Summary, lab: RunningLab | None, beside: Sequence[str] = ()) -
         "Truth table": [truth_table(summary.results)],
         "Comparison": list(_compared(summary)),
         "Topology": list(topologies.whole()),
+        "Exercised": list(_exercised(summary)),
         "Flows": [key(), *_flows(summary, lab, topologies)],
         "Skipped": list(_skipped(summary)),
     }
@@ -129,6 +131,17 @@ def _compared(summary: Summary) -> Iterator[Markup]:
     if found is not None:
         rows = [(row, *found.line(row)) for row in found.rows]
         yield _rows(("", *found.columns), rows, "What came of each", "compared", headed=True)
+
+
+def _exercised(summary: Summary) -> Iterator[Markup]:
+    """Yield how much of the lab the flows of the run met, and what none of them did."""
+    met = of_run(summary.results)
+    if met is not None:
+        rows = [(kind, f"{some} of {every}") for kind, (some, every) in met.counts.items()]
+        yield _rows(("parts", "met by a flow"), rows, "What the flows exercised", "exercised", headed=True)
+        if met.missing:
+            yield element("h3", "Met by no flow")
+            yield element("ul", *(element("li", str(part)) for part in met.missing))
 
 
 class _Topologies:
