@@ -97,7 +97,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle",),
     ("commands",),
     ("look", "look_packets", "held"),
-    ("mtls_table", "look_stats", "why", "bypass_table", "mutate_table", "attack_lab", "coverage_table", "diff_table"),
+    (
+        "mtls_table",
+        "look_stats",
+        "why",
+        "bypass_table",
+        "mutate_table",
+        "attack_lab",
+        "coverage_table",
+        "diff_table",
+    ),
     ("command_line",),
     ("questions",),
     ("cli", "pytest_plugin"),  # the two doors
