@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +80,7 @@ class Network:
         self._bridges: dict[str, int] = {}
         self.add_bridges(layout.bridges)
 
-    def add_bridges(self, names: tuple[str, ...]) -> None:
+    def add_bridges(self, names: Iterable[str]) -> None:
         """Make a bridge for each network that has none."""
         batch: list[netlink.Message] = []
         for name in names:

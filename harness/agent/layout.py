@@ -77,8 +77,8 @@ class Neighbour:
 class Space:
     """One node: a network namespace; a pod has mount and UTS namespaces too.
 
-    One that is `here` is the namespace that the agent is in: others made it, gave it its sysctls, and put its cards on
-    their networks.
+    One that `hosts` is a cluster node, whether it has pods or not. One that is `here` is the namespace that the agent
+    is in: others made it, gave it its sysctls, and put its cards on their networks.
     """
 
     name: str
@@ -94,13 +94,14 @@ class Space:
     etc: tuple[tuple[str, str], ...] = ()
     tapped: bool = True
     here: bool = False
+    hosts: bool = False
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A whole lab, lowered."""
+    """A whole lab, lowered; `bridges` are its networks by name, each with its prefix and MTU."""
 
-    bridges: tuple[str, ...] = ()
+    bridges: dict[str, tuple[str, int]] = field(default_factory=dict)
     spaces: tuple[Space, ...] = ()
     hosts: str = ""
     taps: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -49,7 +49,12 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
     named = {node.name: bindings.address(node) for node in outside} | entrances(plan, bindings)
     named |= pod_names(plan, bindings)
     hosts = "".join(f"{address} {name}\n" for name, address in named.items())
-    return Layout(tuple(plan.lab.networks), spaces, hosts, taps)
+    return Layout(
+        {name: (str(network.cidr), network.mtu) for name, network in plan.lab.networks.items()},
+        spaces,
+        hosts,
+        taps,
+    )
 
 
 def _space(node: Node, tunnels: Tunnels, runtime: Runtime) -> Space:
@@ -76,6 +81,7 @@ def _space(node: Node, tunnels: Tunnels, runtime: Runtime) -> Space:
         sysctls=_SYSCTLS + (("net.ipv4.ip_forward", "1"),) * node.forwards + runtime.sysctls,
         rules=runtime.rules,
         etc=tuple(etc.items()),
+        hosts=node.placement == "cluster-node",
     )
 
 

@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from harness.plan import Bindings, Plan
-    from harness.running import RunningLab
+    from harness.running import ChangeableLab
 
 # Each word of the command line imports this package: what costs is imported when something is asked for.
 
 
-def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False) -> RunningLab:
+def up(
+    plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False
+) -> ChangeableLab:
     """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability.
 
     With `secrets`, its programs log the secrets of their TLS connections.
@@ -23,7 +25,7 @@ def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: 
     return stand_up(plan, name, source, owned=owned, secrets=secrets)
 
 
-def attach(name: str) -> RunningLab:
+def attach(name: str) -> ChangeableLab:
     """Return a lab that is up; raises GoneError."""
     from harness.drivers.k3d.standing import attach_to  # noqa: PLC0415
 

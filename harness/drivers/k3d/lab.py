@@ -9,26 +9,24 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from ipaddress import IPv4Address
-from types import MappingProxyType
 from typing import Any
 
-from harness.agent.change import Change, difference
-from harness.agent.state import State, payload_of, placed
-from harness.agent.trial import able
+from harness.agent.change import Change
+from harness.agent.changeable import Changeable
+from harness.agent.layout import Payload
+from harness.agent.state import State, payload_of
 from harness.drivers.k3d import outside, parts
 from harness.drivers.k3d.differences import compare
 from harness.drivers.k3d.fleet import Fleet
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
-from harness.identity import Certificates
-from harness.plan import Bindings, Plan
+from harness.mutation import Mutation
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
-from harness.running import Mark, Raw, Readdressing
+from harness.running import Mark, Raw
 
 _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 _KINDS = (*_EVERYTHING, "routes")
@@ -36,7 +34,7 @@ _SLICE_SECONDS = 0.02
 """For how long every agent waits before all are asked whether any has something."""
 
 
-class ContainerLab:
+class ContainerLab(Changeable):
     """A lab in containers; `ended` takes an owned one down, `kept` notes what one that stays has become."""
 
     def __init__(  # noqa: PLR0913 - what a lab is, and what comes of it
@@ -49,33 +47,11 @@ class ContainerLab:
         kept: Callable[[State, tuple[str, str]], None] | None = None,
     ) -> None:
         """Take over a fleet that stands."""
-        self.name = fleet.lab
-        self.source = source
-        self.phases = phases
+        super().__init__(state, fleet.lab, source, phases)
         self._fleet = fleet
-        self._state = state
         self._ended = ended
         self._kept = kept
         self._in_window = False
-
-    @property
-    def plan(self) -> Plan:
-        """The plan as it stands now."""
-        return self._state.plan
-
-    @property
-    def bindings(self) -> Bindings:
-        """The addresses as they are now."""
-        return self._state.bindings
-
-    def issued(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
-        return self._state.certificates.issued()
-
-    @property
-    def certificates(self) -> Certificates:
-        """The lab's certificates, and its authorities with their keys."""
-        return self._state.certificates
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
@@ -159,10 +135,6 @@ class ContainerLab:
         """Return each node's named nftables counters."""
         return {node: values for told in self._fleet.all("counters") for node, values in told.items()}
 
-    def files(self) -> Mapping[str, Mapping[str, str]]:
-        """Return each node's files by path within its private folder, as it was given them: keys among them."""
-        return placed(self._state)
-
     def secrets(self) -> bytes:
         """Return what programs logged of their TLS connections' secrets, in NSS's key log format."""
         return self._fleet.files("secrets")
@@ -187,41 +159,6 @@ class ContainerLab:
         """Send a signal to one of the lab's programs."""
         self._fleet.link(node).call("kill_program", node=node, name=program, number=int(number))
 
-    def state(self) -> object:
-        """Return a token for `restore`: all that the lab is now."""
-        return self._state
-
-    def restore(self, state: object) -> None:
-        """Turn the lab back into what it was, addresses and certificates included."""
-        if not isinstance(state, State):
-            raise TypeError("this is no state of a lab")
-        self._become(state, self.source)
-
-    def change(
-        self,
-        plan: Plan,
-        pinned: Mapping[str, IPv4Address] = MappingProxyType({}),
-        source: tuple[str, str] | None = None,
-    ) -> tuple[str, ...]:
-        """Turn the running lab into another plan, leaving alone what both have; returns what changed, in words.
-
-        `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
-        """
-        return self._become(self._state.changed(able(plan), pinned), source or self.source)
-
-    def rotate(self, name: str, keep: Collection[str] = ()) -> None:
-        """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.
-
-        Returns when every program uses what is new. Raises LabError.
-        """
-        for state in self._state.rotations(name, keep):
-            self._become(state, self.source, let_pass=True)
-
-    def readdress(self, node: str, how: Readdressing) -> None:
-        """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""
-        state = self._state.readdressed(node, how)
-        self._become(state, self.source, anew=(node,) if how == "reboot" else ())
-
     def end_program(self, node: str, program: str) -> None:
         """End one of the lab's programs on purpose, so that nobody misses it."""
         self._fleet.link(node).call("end_program", node=node, name=program)
@@ -232,39 +169,39 @@ class ContainerLab:
 
     def set_link(self, tap: str, *, up: bool) -> None:
         """Take the interface of a tap down, or up again."""
-        taps = payload_of(self._state, self.name, self.source, in_image=True).layout.taps
+        taps = self._payload(self._state, self.source, None).layout.taps
         node = next(node for (node, _), name in taps.items() if name == tap)
         self._fleet.link(node).call("set_link", tap=tap, up=up)
+
+    def _payload(self, state: State, source: tuple[str, str], mutation: Mutation | None) -> Payload:
+        return payload_of(state, self.name, source, in_image=True, mutation=mutation)
 
     def _become(
         self, state: State, source: tuple[str, str], *, let_pass: bool = False, anew: Collection[str] = ()
     ) -> tuple[str, ...]:
-        whole = [payload_of(one, self.name, self.source, in_image=True) for one in (self._state, state)]
-        before, after = (
-            parts.containers(one.plan, one.bindings, payload)
-            for one, payload in zip((self._state, state), whole, strict=True)
-        )
-        found = compare(before, after, anew)
+        words = super()._become(state, source, let_pass=let_pass, anew=anew)
+        if self._kept is not None:
+            self._kept(state, source)
+        return words
+
+    def _alter(self, before: Payload, after: Payload, *, let_pass: bool, anew: Collection[str]) -> None:
+        found = compare(parts.containers(before), parts.containers(after), anew)
         fleet = self._fleet
-        self._change_networks(state)
+        self._change_networks(before, after)
         fleet.drop(found.gone)
         fleet.make(found.made)
         for container, _ in found.changed:
             fleet.holding(container)
         fleet.each({one.name: ("change", _as_data(change, let_pass)) for one, change in found.changed})
         fleet.connect([container.name for container in found.made])
-        self._state, self.source = state, source
-        if self._kept is not None:
-            self._kept(state, source)
-        return tuple(difference(whole[0], whole[1], anew).words())
 
-    def _change_networks(self, state: State) -> None:
+    def _change_networks(self, before: Payload, after: Payload) -> None:
         """Make the networks that are new, and refuse to change those that nodes are on."""
-        old = {one.name: one for one in parts.networks(self._state.plan, self._state.bindings)}
-        new = {one.name: one for one in parts.networks(state.plan, state.bindings)}
+        old = {one.name: one for one in parts.networks(before)}
+        new = {one.name: one for one in parts.networks(after)}
         for name in old.keys() & new.keys():
-            if old[name].cidr != new[name].cidr:
-                raise LabError(f"network {name!r} has another cidr now; take the lab down and up again")
+            if (old[name].cidr, old[name].mtu) != (new[name].cidr, new[name].mtu):
+                raise LabError(f"network {name!r} is another now; take the lab down and up again")
         added = [network for name, network in new.items() if name not in old]
         if added:
             outside.make_networks(self._fleet.client, self.name, added)

@@ -48,7 +48,7 @@ def make_networks(client: DockerClient, lab: str, networks: Iterable[Network]) -
                 full_name(lab, network.name),
                 driver="bridge",
                 ipam=IPAMConfig(pool_configs=[pool]),
-                options=_QUIET_BRIDGE,
+                options=_QUIET_BRIDGE | {"com.docker.network.driver.mtu": str(network.mtu)},
                 labels={LAB: lab, NETWORK: network.name},
             )
         except APIError as error:

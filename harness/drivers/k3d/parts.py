@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv4Network
 
 from harness.agent.layout import Layout, Nic, Payload, Space
 from harness.errors import InputError
-from harness.plan import Bindings, Plan
 
 CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 """All that a node outside has: it configures its own cards and listens on them."""
@@ -25,6 +24,7 @@ class Network:
     name: str
     cidr: IPv4Network
     gateway: IPv4Address
+    mtu: int
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,26 @@ class Container:
     payload: Payload
 
 
-def networks(plan: Plan, bindings: Bindings) -> tuple[Network, ...]:
+def networks(payload: Payload) -> tuple[Network, ...]:
     """Return the networks of a lab; raises InputError when one has no address left for the engine's bridge."""
-    taken = _taken(plan, bindings)
+    taken = _taken(payload.layout)
     return tuple(
-        Network(name, network.cidr, next(_free(network.cidr, taken, name)))
-        for name, network in plan.lab.networks.items()
+        Network(name, IPv4Network(cidr), next(_free(IPv4Network(cidr), taken, name)), mtu)
+        for name, (cidr, mtu) in payload.layout.bridges.items()
     )
 
 
-def containers(plan: Plan, bindings: Bindings, payload: Payload) -> tuple[Container, ...]:
+def containers(payload: Payload) -> tuple[Container, ...]:
     """Return the containers that a lab comes to, in the plan's order; a pod is within its cluster node's."""
-    taken = _taken(plan, bindings) | {network.gateway for network in networks(plan, bindings)}
-    return tuple(_container(space, plan, payload, taken) for space in payload.layout.spaces if not space.pod)
+    taken = _taken(payload.layout) | {network.gateway for network in networks(payload)}
+    return tuple(_container(space, payload, taken) for space in payload.layout.spaces if not space.pod)
 
 
-def _container(space: Space, plan: Plan, payload: Payload, taken: set[IPv4Address]) -> Container:
+def _container(space: Space, payload: Payload, taken: set[IPv4Address]) -> Container:
     pods = tuple(
         other for other in payload.layout.spaces if other.pod and other.nics[0].peer_space == space.name
     )
-    hosts = plan.node(space.name).placement == "cluster-node"
-    here = replace(space, here=True, nics=tuple(_cards(space, plan, taken)))
+    here = replace(space, here=True, nics=tuple(_cards(space, payload.layout, taken)))
     holds = (space.name, *(pod.name for pod in pods))
     layout = payload.layout
     own = replace(
@@ -71,7 +70,7 @@ def _container(space: Space, plan: Plan, payload: Payload, taken: set[IPv4Addres
         state=b"",
         source=("", ""),
         layout=Layout(
-            (), (here, *pods), layout.hosts, {key: tap for key, tap in layout.taps.items() if key[0] in holds}
+            {}, (here, *pods), layout.hosts, {key: tap for key, tap in layout.taps.items() if key[0] in holds}
         ),
         starts=tuple(start for start in payload.starts if start.space in holds),
         files=tuple(file for file in payload.files if file.node in ("", *holds)),
@@ -81,13 +80,13 @@ def _container(space: Space, plan: Plan, payload: Payload, taken: set[IPv4Addres
         cards=tuple((nic.bridge, IPv4Address(nic.found_by)) for nic in here.nics if nic.bridge),
         holds=holds,
         sysctls=dict((*space.sysctls, _PINGS)),
-        capabilities=HOST_CAPABILITIES if hosts else CAPABILITIES,
-        confined=not hosts,
+        capabilities=HOST_CAPABILITIES if space.hosts else CAPABILITIES,
+        confined=not space.hosts,
         payload=own,
     )
 
 
-def _cards(space: Space, plan: Plan, taken: set[IPv4Address]) -> Iterator[Nic]:
+def _cards(space: Space, layout: Layout, taken: set[IPv4Address]) -> Iterator[Nic]:
     """Yield a space's cards, each with the address by which its agent finds it.
 
     The engine gives every card one; a card that is to have none (of a shim) loses it again.
@@ -98,20 +97,15 @@ def _cards(space: Space, plan: Plan, taken: set[IPv4Address]) -> Iterator[Nic]:
         elif nic.addresses:
             yield replace(nic, found_by=nic.addresses[0].partition("/")[0])
         else:
-            free = next(_free(plan.lab.networks[nic.bridge].cidr, taken, nic.bridge))
+            free = next(_free(IPv4Network(layout.bridges[nic.bridge][0]), taken, nic.bridge))
             taken.add(free)
             yield replace(nic, found_by=str(free))
 
 
-def _taken(plan: Plan, bindings: Bindings) -> set[IPv4Address]:
-    """Return every address that nodes have, or that the lab file speaks of."""
-    found = {*bindings.addresses.values(), *bindings.second.values()}
-    for node in plan.nodes:
-        for server in getattr(node.spec, "virtual_servers", {}).values():
-            found.add(IPv4Address(server.listen.rpartition(":")[0]))
-        for pool in getattr(node.spec, "snat_pools", {}).values():
-            found |= set(pool)
-    return found
+def _taken(layout: Layout) -> set[IPv4Address]:
+    """Return every address that nodes have."""
+    cards = (nic for space in layout.spaces for nic in space.nics)
+    return {IPv4Address(address.partition("/")[0]) for nic in cards for address in nic.addresses}
 
 
 def _free(cidr: IPv4Network, taken: set[IPv4Address], name: str) -> Iterator[IPv4Address]:

@@ -44,14 +44,14 @@ def stand_up(
         clock = _Clock()
         plan = able(plan)
         state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
-        wanted = _containers(state, name, source)
+        payload = payload_of(state, name, source, in_image=True)
         fleet = Fleet(client, name, image.ensure(client, _tell), owned=owned)
         clock.phase("image")
         take_away(client, name)
         clock.phase("remnants")
-        outside.make_networks(client, name, parts.networks(plan, state.bindings))
+        outside.make_networks(client, name, parts.networks(payload))
         clock.phase("networks")
-        fleet.make(wanted)
+        fleet.make(parts.containers(payload))
         clock.phase("containers")
         fleet.connect()
         clock.phase("programs ready")
@@ -79,14 +79,10 @@ def attach_to(name: str) -> ContainerLab:
         raise GoneError(f"no lab named {name!r} is up; `egresslab ls --driver k3d` lists those that are")
     labelled = client.api.containers(filters={"label": f"{LAB}={name}"})
     fleet = Fleet(client, name, labelled[0]["Image"], owned=False)
-    wanted = _containers(kept.state, name, kept.source)
+    wanted = parts.containers(payload_of(kept.state, name, kept.source, in_image=True))
     fleet.know(wanted, {one["Labels"][NODE]: one["Id"] for one in labelled})
     fleet.connect()
     return ContainerLab(fleet, kept.state, kept.source, kept.phases, None, _keeps(name, kept.phases))
-
-
-def _containers(state: State, name: str, source: tuple[str, str]) -> tuple[parts.Container, ...]:
-    return parts.containers(state.plan, state.bindings, payload_of(state, name, source, in_image=True))
 
 
 def _keeps(name: str, phases: tuple[tuple[str, float], ...]) -> Callable[[State, tuple[str, str]], None]:

@@ -8,28 +8,26 @@ import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from ipaddress import IPv4Address
-from types import MappingProxyType
 from typing import Any
 
 from harness.agent.change import difference
+from harness.agent.changeable import Changeable
 from harness.agent.commands import read_both
 from harness.agent.layout import Payload
-from harness.agent.state import State, binding, first_state, payload_of, placed
+from harness.agent.state import State, binding, first_state, payload_of
 from harness.agent.trial import able
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
-from harness.identity import Certificates
 from harness.mutation import Mutation
-from harness.plan import Bindings, Plan
+from harness.plan import Plan
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
 from harness.programs.probe import Outcome, Probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
-from harness.running import Mark, Raw, Readdressing
+from harness.running import Mark, Raw
 
 _EVERYTHING = ("lines", "conntrack", "nflog", "frames")
 _KINDS = (*_EVERYTHING, "routes")
@@ -61,7 +59,7 @@ def attach_to(name: str) -> NamespaceLab:
     return NamespaceLab(State.unpacked(client.fetch_bytes("state")), client, None, (path, text), phases)
 
 
-class NamespaceLab:
+class NamespaceLab(Changeable):
     """A lab in a sandbox of this machine."""
 
     def __init__(
@@ -72,91 +70,21 @@ class NamespaceLab:
         source: tuple[str, str],
         phases: tuple[tuple[str, float], ...],
     ) -> None:
-        self._state = state
-        self.name = client.lab
-        self.source = source
-        self.phases = phases
+        super().__init__(state, client.lab, source, phases)
         self._client = client
         self._lease = lease
         self._in_window = False
-        self._mutation: Mutation | None = None
-        self._runs: Payload | None = None  # what does, where that is not what the state says
 
-    @property
-    def plan(self) -> Plan:
-        """The plan as it stands now."""
-        return self._state.plan
+    def _payload(self, state: State, source: tuple[str, str], mutation: Mutation | None) -> Payload:
+        return payload_of(state, self.name, source, mutation=mutation)
 
-    @property
-    def bindings(self) -> Bindings:
-        """The addresses as they are now."""
-        return self._state.bindings
-
-    def change(
-        self,
-        plan: Plan,
-        pinned: Mapping[str, IPv4Address] = MappingProxyType({}),
-        source: tuple[str, str] | None = None,
-    ) -> tuple[str, ...]:
-        """Turn the running lab into another plan, leaving alone what both have; returns what changed, in words.
-
-        `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
-        """
-        state = self._state.changed(able(plan), pinned)
-        return self._become(state, source or self.source)
-
-    def rotate(self, name: str, keep: Collection[str] = ()) -> None:
-        """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.
-
-        Returns when every program uses what is new. Raises LabError.
-        """
-        for state in self._state.rotations(name, keep):
-            self._become(state, self.source, let_pass=True)
-
-    def readdress(self, node: str, how: Readdressing) -> None:
-        """Boot a cluster node anew, with another block for its pods; or give it a block more, or one less."""
-        state = self._state.readdressed(node, how)
-        self._become(state, self.source, anew=(node,) if how == "reboot" else ())
-
-    def issued(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the fingerprints (SHA-256) of each certificate's holder in order of issue; the last is in use."""
-        return self._state.certificates.issued()
-
-    @property
-    def certificates(self) -> Certificates:
-        """The lab's certificates, and its authorities with their keys."""
-        return self._state.certificates
-
-    def state(self) -> object:
-        """Return a token for `restore`: all that the lab is now."""
-        return self._state
-
-    def restore(self, state: object) -> None:
-        """Turn the lab back into what it was, addresses and certificates included."""
-        if not isinstance(state, State):
-            raise TypeError("this is no state of a lab")
-        self._become(state, self.source)
-
-    def mutate(self, mutation: Mutation | None) -> tuple[str, ...]:
-        """Run something else than the plan says, through all changes; None: what it says. Raises LabError."""
-        self._mutation = mutation
-        return self._become(self._state, self.source)
-
-    def _become(
-        self, state: State, source: tuple[str, str], *, let_pass: bool = False, anew: Collection[str] = ()
-    ) -> tuple[str, ...]:
-        before = self._runs or payload_of(self._state, self.name, self.source)
-        after = payload_of(state, self.name, source, mutation=self._mutation)
-        change = difference(before, after, anew)
+    def _alter(self, before: Payload, after: Payload, *, let_pass: bool, anew: Collection[str]) -> None:
         memory = os.memfd_create("change")
         try:
-            os.write(memory, pickle.dumps(replace(change, lets_pass=let_pass)))
+            os.write(memory, pickle.dumps(replace(difference(before, after, anew), lets_pass=let_pass)))
             self._client.call("change", fds=(memory,))
         finally:
             os.close(memory)
-        self._state, self.source = state, source
-        self._runs = after if self._mutation else None
-        return tuple(change.words())
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
@@ -267,10 +195,6 @@ class NamespaceLab:
     def secrets(self) -> bytes:
         """Return what programs logged of their TLS connections' secrets, in NSS's key log format."""
         return self._client.fetch_bytes("secrets")
-
-    def files(self) -> Mapping[str, Mapping[str, str]]:
-        """Return each node's files by path within its private folder, as it was given them: keys among them."""
-        return placed(self._state)
 
     def wait_for(self, kind: str, mark: Mark, seconds: float) -> None:
         """Return when something of a kind was recorded since the mark, or after `seconds`."""
