@@ -36,7 +36,7 @@ lab: setup
 	    $${SCENARIO:+-k "$$SCENARIO"}
 
 test: setup
-	@$(TOX) -e unit,live
+	@$(TOX) -e unit,live,docker
 
 lint: setup
 	@$(TOX) -e lint

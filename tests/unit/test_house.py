@@ -150,6 +150,7 @@ BESIDE_PROGRAMS = ("harness.netlink", "harness.errors")
 SLEEPERS = {
     "harness/programs/echo.py": "backs off when it is out of descriptors",
     "harness/programs/website.py": "backs off when it is out of descriptors",
+    "tests/docker/test_nothing_left.py": "kills at random moments",
     "tests/live/test_kill.py": "kills at random moments",
 }
 """Who may sleep, and why."""

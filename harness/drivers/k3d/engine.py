@@ -15,7 +15,7 @@ LAB = f"{LABEL}.lab"
 NODE = f"{LABEL}.node"
 NETWORK = f"{LABEL}.network"
 
-_MEND = "install it (Debian: .ci/setup docker) and start it, or point DOCKER_HOST at one that runs"
+_MEND = "install it (Debian: apt-get install docker.io) and start it, or point DOCKER_HOST at one that runs"
 
 
 def connect() -> DockerClient:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from harness import ready
 from harness.agent.state import START_SECONDS
 from harness.drivers.k3d import outside
 from harness.drivers.k3d.link import Link
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 _PATIENCE = 2.0
 """How many times its own limit an agent is given: every container competes with all others while a lab begins."""
 _THREADS = 4
+_WORDS_SECONDS = 2.0
 
 
 class Fleet:
@@ -65,11 +68,19 @@ class Fleet:
                 self._links[name].answer()
                 self._links[name].limit(None)
         except GoneError as error:
-            words = {
-                name: said for name in wanted if (said := outside.last_words(self.client, self._ids[name]))
-            }
-            told = "\n".join(f"{name}: {said}" for name, said in words.items()) or str(error)
-            raise StartError(f"the lab did not come up:\n{told}") from error
+            told = "\n".join(f"{name}: {said}" for name, said in self._last_words(wanted).items())
+            raise StartError(f"the lab did not come up:\n{told or error}") from error
+
+    def _last_words(self, names: Sequence[str]) -> dict[str, str]:
+        """Return what those printed last that have ended; a stream ends just before its container does."""
+
+        def said() -> dict[str, str]:
+            found = {name: outside.last_words(self.client, self._ids[name]) for name in names}
+            return {name: words for name, words in found.items() if words}
+
+        with suppress(ready.NotInTime):
+            return ready.until("a container has ended", said, seconds=_WORDS_SECONDS, every=0.05)
+        return {}
 
     def link_to(self, name: str) -> Link:
         """Return another connection to a container's agent."""

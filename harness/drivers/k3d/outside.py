@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _THREADS = 4
+_LOOKS = 4
 _QUIET_BRIDGE = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
 """The engine's bridge is a switch of the lab, not its way out."""
 
@@ -148,25 +150,38 @@ def labs(client: DockerClient) -> dict[str, tuple[int, int]]:
 
 
 def remove(client: DockerClient, lab: str) -> list[str]:
-    """Remove all that carries a lab's label; returns what could not be removed, and why."""
+    """Remove all that carries a lab's label; returns what could not be removed, and why.
+
+    A container that a killed process asked for may come to be while we remove the others: hence a second look.
+    """
+    for _ in range(_LOOKS):
+        found, left = _remove_once(client, lab)
+        if not found:
+            return []
+    return left
+
+
+def _remove_once(client: DockerClient, lab: str) -> tuple[int, list[str]]:
+    """Remove what there is; returns how much that was, and what is left of it, and why."""
     wanted = {"label": f"{LAB}={lab}"}
+    api = client.api
+    containers = [one["Id"] for one in api.containers(all=True, filters=wanted)]
+    networks = [one["Id"] for one in api.networks(filters=wanted)]
+    volumes = [one["Name"] for one in api.volumes(filters=wanted)["Volumes"] or ()]
     with ThreadPoolExecutor(_THREADS) as threads:
-        ids = [one["Id"] for one in client.api.containers(all=True, filters=wanted)]
-        left = [
-            *threads.map(
-                lambda one: _removed(lambda: client.api.remove_container(one, v=True, force=True)), ids
-            )
+        removals = [
+            threads.submit(_removed, partial(api.remove_container, one, v=True, force=True))
+            for one in containers
         ]
-        ids = [one["Id"] for one in client.api.networks(filters=wanted)]
-        left += [_removed(lambda one=one: client.api.remove_network(one)) for one in ids]  # type: ignore[misc]
-        for volume in client.api.volumes(filters=wanted)["Volumes"] or ():
-            left.append(_removed(lambda one=volume["Name"]: client.api.remove_volume(one)))  # type: ignore[misc]
-    return [words for words in left if words]
+        left = [removal.result() for removal in removals]
+    left += [_removed(partial(api.remove_network, one)) for one in networks]
+    left += [_removed(partial(api.remove_volume, one)) for one in volumes]
+    return len(containers) + len(networks) + len(volumes), [words for words in left if words]
 
 
 def remove_container(client: DockerClient, container: str) -> None:
     """Remove a container; raises LabError when the engine does not."""
-    words = _removed(lambda: client.api.remove_container(container, v=True, force=True))
+    words = _removed(partial(client.api.remove_container, container, v=True, force=True))
     if words:
         raise LabError(f"a container is not gone: {words}")
 
@@ -174,7 +189,7 @@ def remove_container(client: DockerClient, container: str) -> None:
 def remove_networks(client: DockerClient, lab: str, names: Iterable[str]) -> None:
     """Remove networks of a lab that nobody is on any more; raises LabError when the engine does not."""
     for name in names:
-        words = _removed(lambda name=name: client.api.remove_network(full_name(lab, name)))  # type: ignore[misc]
+        words = _removed(partial(client.api.remove_network, full_name(lab, name)))
         if words:
             raise LabError(f"network {name!r} is not gone: {words}")
 
