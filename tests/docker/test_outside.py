@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.identity import Certificates
     from harness.plan import Node, Runtime
-    from harness.running import ChangeableLab
+    from harness.running import MutableLab
 
 pytestmark = pytest.mark.live
 
@@ -33,7 +33,7 @@ SNAT = "bookinfo reaches the internet from its own address"
 
 
 @pytest.fixture(scope="module")
-def lab(docker_engine: Engine) -> Iterator[ChangeableLab]:
+def lab(docker_engine: Engine) -> Iterator[MutableLab]:
     """Have the shipped lab in containers."""
     assert docker_engine.host
     made = k3d.up(plan_of(SHIPPED), own_name("outside"), ("lab.yaml", ""), owned=True)
@@ -49,7 +49,7 @@ def described(lab: str, part: str) -> dict[str, Any]:
     return found
 
 
-def test_every_scenario_holds(lab: ChangeableLab) -> None:
+def test_every_scenario_holds(lab: MutableLab) -> None:
     """All flows of the first article, its steps among them, have the verdicts that they have in namespaces."""
     items = items_of(SHIPPED)
     session = Session(lab, items)
@@ -58,7 +58,7 @@ def test_every_scenario_holds(lab: ChangeableLab) -> None:
     assert {word: said for word, said in verdicts.items() if not said.startswith("held")} == {}
 
 
-def test_a_fault_is_noticed(lab: ChangeableLab) -> None:
+def test_a_fault_is_noticed(lab: MutableLab) -> None:
     """Where the proxy's node translates no more, what must come from the tenant's address does not: broken."""
 
     def untranslated(node: Node, runtime: Runtime, _: Certificates) -> Runtime:
@@ -74,7 +74,7 @@ def test_a_fault_is_noticed(lab: ChangeableLab) -> None:
     assert Session(lab).run(item).verdict.state == "held"
 
 
-def test_containers_have_no_more_than_they_need(lab: ChangeableLab) -> None:
+def test_containers_have_no_more_than_they_need(lab: MutableLab) -> None:
     """A node outside has two capabilities, no mount of the host, no port, no way out by the engine; and the label."""
     for node in ("bigip", "firewall", "tinyproxy", "www.f5.com"):
         found = described(lab.name, node)
@@ -94,7 +94,7 @@ def test_containers_have_no_more_than_they_need(lab: ChangeableLab) -> None:
     assert not described(lab.name, "agent-0")["HostConfig"]["Privileged"]
 
 
-def test_a_blind_tap_is_reported(lab: ChangeableLab) -> None:
+def test_a_blind_tap_is_reported(lab: MutableLab) -> None:
     """Every tap's nonce comes back, that of pods' too; a node that is not there is no node."""
     assert lab.barrier(5.0) == []
     assert {node.name for node in lab.plan.nodes} <= set(lab.mark().ends["frames"])
@@ -102,7 +102,7 @@ def test_a_blind_tap_is_reported(lab: ChangeableLab) -> None:
         lab.run("bigpi", ["true"], seconds=1)
 
 
-def test_a_subnet_that_is_taken_is_named_with_its_owner(lab: ChangeableLab) -> None:
+def test_a_subnet_that_is_taken_is_named_with_its_owner(lab: MutableLab) -> None:
     """A second lab with the same networks says whose they are, and takes nothing of the first with it."""
     other = own_name("second")
     with pytest.raises(StartError, match=f"lab '{lab.name}'"):
@@ -111,7 +111,7 @@ def test_a_subnet_that_is_taken_is_named_with_its_owner(lab: ChangeableLab) -> N
     assert lab.barrier(5.0) == []
 
 
-def test_a_name_is_given_once(lab: ChangeableLab) -> None:
+def test_a_name_is_given_once(lab: MutableLab) -> None:
     """A lab whose name another process holds is not stood up, and nothing of the other is removed."""
     with pytest.raises(StartError, match="already up"):
         k3d.up(plan_of(SHIPPED), lab.name, ("lab.yaml", ""), owned=True)

@@ -8,14 +8,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from harness.plan import Bindings, Plan
-    from harness.running import ChangeableLab
+    from harness.running import MutableLab
 
 # Each word of the command line imports this package: what costs is imported when something is asked for.
 
 
-def up(
-    plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False
-) -> ChangeableLab:
+def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False) -> MutableLab:
     """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability.
 
     With `secrets`, its programs log the secrets of their TLS connections.
@@ -25,7 +23,7 @@ def up(
     return stand_up(plan, name, source, owned=owned, secrets=secrets)
 
 
-def attach(name: str) -> ChangeableLab:
+def attach(name: str) -> MutableLab:
     """Return a lab that is up; raises GoneError."""
     from harness.drivers.k3d.standing import attach_to  # noqa: PLC0415
 
