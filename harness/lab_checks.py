@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness import (
     bgp_checks,
     egress_checks,
+    istio_checks,
     lookup,
     overlay_checks,
     policy_checks,
@@ -52,11 +53,8 @@ def check(lab: Lab) -> Found:
         yield from _service(name, service, lab)
     yield from _mtls(lab)
     yield from route_checks.check(lab)
-    yield from rotation_checks.check(lab)
-    yield from bgp_checks.check(lab)
-    yield from egress_checks.check(lab)
-    yield from overlay_checks.check(lab)
-    yield from policy_checks.check(lab)
+    for module in (rotation_checks, istio_checks, bgp_checks, egress_checks, overlay_checks, policy_checks):
+        yield from module.check(lab)
     for name, spec in lab.outside.items():
         plug_check = getattr(lookup.find("nodes", spec.kind), "check", None)
         for place, message in plug_check(name, spec, lab) if plug_check else ():

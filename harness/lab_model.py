@@ -168,9 +168,9 @@ class Certificates(Entry):
 
 
 class Mesh(Entry):
-    """Who issues identities and how traffic is intercepted."""
+    """Who issues identities and how traffic is intercepted: sidecars of ours, or those of an Istio that is there."""
 
-    provider: Literal["builtin", "none"] = "builtin"
+    provider: Literal["builtin", "istio", "none"] = "builtin"
     trust_domain: Name = "cluster.local"
     ca: Authority = Authority()
     certificates: Certificates = Certificates()

@@ -39,10 +39,14 @@ def of_node(node: Node, plan: Plan, bindings: Bindings) -> Runtime:
     return Runtime(programs=(program,), files=files)
 
 
-def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict[str, Any]:
-    """Return the state in the form of harness/programs/route_policy.py."""
-    egress = cluster.egress
-    if egress is None:
+def beside_workloads(plan: Plan, bindings: Bindings) -> dict[str, Any]:
+    """Return what a state (harness/programs/route_policy.py) has besides its workloads: the same on every node.
+
+    Raises ValueError where the lab has no way out by a gateway.
+    """
+    cluster = plan.lab.cluster
+    egress = cluster.egress if cluster else None
+    if cluster is None or egress is None:
         raise ValueError("the cluster has no way out by a gateway")
     gateway = plan.node(egress.gateway)
     ways = {
@@ -52,16 +56,23 @@ def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict
     networks = [*cluster.networks, *([egress.secondary.network] if egress.secondary else [])]
     direct = [str(block) for other in plan.cluster_nodes for block in bindings.blocks[other.name]]
     direct += [str(plan.lab.networks[network].cidr) for network in networks]
+    return {
+        "mode": egress.mode,
+        "guard": egress.fault != "no-guard",
+        "direct": [] if egress.fault == "no-direct-rules" else direct,
+        **ways,
+    }
+
+
+def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict[str, Any]:
+    """Return the state in the form of harness/programs/route_policy.py."""
     watched = [
         pod
         for pod in plan.pods
         if pod.host == node.name and pod.pod is not None and is_watched(pod.pod, cluster)
     ]
     return {
-        "mode": egress.mode,
-        "guard": egress.fault != "no-guard",
-        "direct": [] if egress.fault == "no-direct-rules" else direct,
-        **ways,
+        **beside_workloads(plan, bindings),
         "workloads": [
             {"name": pod.name, "primary": str(bindings.pods[pod.name])}
             | ({"secondary": str(bindings.second[pod.name])} if pod.name in bindings.second else {})

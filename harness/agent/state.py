@@ -26,6 +26,8 @@ from harness.running import Readdressing
 
 START_SECONDS = 30.0
 PACKAGE = Path(harness.__file__).parent
+_WAYS = {"istio": "; run it on a cluster that has Istio installed, with --driver k3d (docs/k3d.md, Istio)"}
+"""By capability: where it is."""
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -114,8 +116,10 @@ def payload_of(
         }
     for node, runtime in runtimes.items():
         if runtime.needs:
+            there = "simulated nodes of the k3d driver do" if in_image else "the namespace driver does"
             raise MissingCapability(
-                runtime.needs, f"{node} needs {runtime.needs}, which the namespace driver does not have"
+                runtime.needs,
+                f"{node} needs {runtime.needs}, which {there} not have{_WAYS.get(runtime.needs, '')}",
             )
     found = {word: word for word in _words(runtimes)} if in_image else _programs(runtimes)
     starts = [

@@ -84,7 +84,12 @@ table ip interception {{
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
-    """Return Envoy with a filter chain for each service of the lab and a passthrough for all else."""
+    """Return Envoy with a filter chain for each service of the lab and a passthrough for all else.
+
+    Where the mesh is Istio's, nothing: its webhook adds the sidecar.
+    """
+    if plan.lab.mesh.provider == "istio":
+        return Runtime(needs="istio")
     folder = bindings.folder(node.name)
     rotates = plan.lab.mesh.certificates.rotate
     log = _LOG | _SERVERS_CERTIFICATE if rotates else _LOG

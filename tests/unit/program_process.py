@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -20,11 +21,15 @@ Event = dict[str, Any]
 class ProgramProcess:
     """A running program: `events` has every event so far, `until` waits for one more."""
 
-    def __init__(self, name: str, config: dict[str, Any], folder: Path) -> None:
+    def __init__(
+        self, name: str, config: dict[str, Any], folder: Path, environment: dict[str, str] | None = None
+    ) -> None:
         path = folder / f"{name}.json"
         path.write_text(json.dumps(config), encoding="utf-8")
         argv = [sys.executable, "-P", str(PROGRAMS / f"{name}.py"), str(path)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})}
+        )
         self.events: list[Event] = []
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read)
