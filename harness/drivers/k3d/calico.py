@@ -37,7 +37,7 @@ def resources(plan: Plan, bindings: Bindings, settings: Settings) -> Iterator[Ob
         spec: Object = {
             "cidr": str(pool.cidr),
             "blockSize": max(pool.block, pool.cidr.prefixlen),
-            "ipipMode": "Never",
+            "ipipMode": pool.mode if pool.overlay == "ipip" else "Never",
             "vxlanMode": pool.mode if pool.overlay == "vxlan" else "Never",
             "natOutgoing": pool.nat_outgoing,
             "nodeSelector": "all()",
