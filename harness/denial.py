@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 
-from harness.evidence import APP, UNREACHABLE, Evidence, Finding, Sighting
+from harness.evidence import APP, RP_FILTER, UNREACHABLE, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.scenario import Denied
 from harness.sightings import inverse
@@ -132,14 +132,17 @@ def judge_decision(expected: Denied, evidence: Evidence, passport: Passport) -> 
 
 
 def _last_said(found: tuple[Sighting, ...]) -> Iterator[Sighting]:
-    """Yield decisions, less what was allowed in one direction before it was denied in the other.
+    """Yield decisions; of several that packet filters' logs have about one packet, the last: it was not asked again.
 
-    A cluster node asks the sender's policies and then the receiver's, if both are its pods.
+    A node asks the sender's policies and then the receiver's, a gateway its policy and then its pool. And where the
+    kernel drops the answer, what the rules allowed was the question.
     """
-    against = {sighting.facts.get("direction") for sighting in found if _denies(sighting)}
+    if any(rule_of(sighting) == RP_FILTER for sighting in found):
+        found = tuple(sighting for sighting in found if _denies(sighting))
+    last = {packet: one for one in found if (packet := one.facts.get("packet")) is not None}
     for sighting in found:
-        direction = sighting.facts.get("direction")
-        if _denies(sighting) or not against or direction is None or direction in against:
+        packet = sighting.facts.get("packet")
+        if packet is None or last[packet] is sighting:
             yield sighting
 
 
@@ -170,8 +173,7 @@ def judge_answer(check: str, hop: str, evidence: Evidence, passport: Passport) -
 def _words(sighting: Sighting, verdict: str, rule: str) -> str:
     by = f" by {rule!r}" if rule else ""
     identity = f", identity {sighting.facts['identity']}" if sighting.facts.get("identity") else ""
-    why = sighting.facts.get("reason") or sighting.facts.get("direction")
-    reason = f" ({why})" if why else ""
+    reason = f" ({sighting.facts['reason']})" if sighting.facts.get("reason") else ""
     return f"{verdict}{by}{identity}{reason}"
 
 

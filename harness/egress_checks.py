@@ -10,13 +10,14 @@ from harness.lookup import nearest
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
-    from harness.egress_model import Egress, SecondInterface, Way
+    from harness.egress_model import Egress, Holds, SecondInterface, Way
     from harness.lab_model import Cluster, Lab, Workload
 
 _Found = Iterator[tuple[tuple[str | int, ...], str]]
 
 _WAYS = {"regular": ("primary",), "secureSPK": ("secondary",), "pseudoCNI": ("primary", "secondary")}
 GATEWAY = "gateway"
+_LAST_PORT = 65535
 
 
 def check(lab: Lab) -> _Found:
@@ -30,6 +31,9 @@ def check(lab: Lab) -> _Found:
             yield ("cluster", "egress", *place), message
     for namespace, tenant in lab.namespaces.items():
         for name, workload in tenant.workloads.items():
+            if workload.holds is not None:
+                for place, message in _holds(workload.holds, workload, lab):
+                    yield ("namespaces", namespace, "workloads", name, "holds", *place), message
             if workload.net1 is not None:
                 for place, message in _second(workload.net1, workload, cluster, lab):
                     yield ("namespaces", namespace, "workloads", name, "net1", *place), message
@@ -110,6 +114,16 @@ def _way(way: Way, egress: Egress, cluster: Cluster, lab: Lab) -> _Found:
         if address not in lab.networks[way.network].cidr:
             cidr = lab.networks[way.network].cidr
             yield ("addresses", node), f"{address} is outside network {way.network!r} ({cidr})"
+
+
+def _holds(holds: Holds, workload: Workload, lab: Lab) -> _Found:
+    if workload.runs != "client":
+        yield (), f"'holds' is for a workload that runs client; this one runs {workload.runs}"
+    target, _, port = holds.to.rpartition(":")
+    if target not in lab.outside:
+        yield ("to",), f"unknown outside node {target!r}; {nearest(target, list(lab.outside))}"
+    elif not 1 <= int(port) <= _LAST_PORT:
+        yield ("to",), f"port {port} is out of range; a port is 1 to {_LAST_PORT}"
 
 
 def _second(net1: SecondInterface, workload: Workload, cluster: Cluster, lab: Lab) -> _Found:

@@ -43,6 +43,15 @@ class Egress(Entry):
     fault: Literal["no-direct-rules", "no-guard"] | None = None
 
 
+class Holds(Entry):
+    """Connections that a pod opens at its start and keeps open, as an application with a pool of them does."""
+
+    to: Annotated[
+        str, Form(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?:[0-9]{1,5}$", "a node and port such as clearing:9000")
+    ]
+    connections: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
+
+
 class SecondInterface(Entry):
     """A pod's second interface, `net1`: a macvlan on its node's card in a network, and what is reached by it."""
 

@@ -22,6 +22,11 @@ OPENINGS = ("opening", "new", "allow", "drop", "accept")
 UNREACHABLE = {"3/0": "no-route", "3/1": "no-neighbour"}
 """Why a router could not forward, by type and code of the ICMP error that it sends (RFC 1812 section 5.2.7)."""
 
+RP_FILTER = "rp_filter"
+"""Why a kernel dropped what came in by another interface than its route back (RFC 3704); as a rule's name."""
+REVERSE_PATH_DROPS = "IPReversePathFilter"
+"""The kernel's own counter of these (proc(5), net/netstat)."""
+
 SIDECAR = "sidecar"
 """As a hop: the Envoy beside the pod that the flow leaves from; `NAMESPACE/POD sidecar` is another pod's."""
 APP = "app"

@@ -77,12 +77,14 @@ class Certificate(Entry):
 class Source(Entry):
     """The client address that a hop saw: `snat/<pool>`, `automap/<listener>`, `node`, `pod`, `net1`, or a node's name.
 
-    Without `at`, a denial's own hop is meant. With `sticky`, all flows of a load have the same one.
+    Without `at`, a denial's own hop is meant. With `sticky`, all flows of a load that one pod sends have the same one;
+    with `spread`, its flows have all addresses of the pool, and not only some.
     """
 
     at: Line | None = None
     is_: Line = Field(alias="is")
     sticky: Flag = False
+    spread: Flag = False
 
 
 class MtlsMode(Entry):

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from harness import lookup
-from harness.egress_model import Egress, SecondInterface
+from harness.egress_model import Egress, Holds, SecondInterface
 from harness.entry import Entry
 from harness.lab_words import (
     Address,
@@ -215,6 +215,7 @@ class Workload(Entry):
     certificate: Certificate = Certificate()
     egress: EgressGateway | None = None
     net1: SecondInterface | None = None
+    holds: Holds | None = None
 
 
 class Namespace(Entry):

@@ -1,4 +1,7 @@
-"""HTML and SVG from Python values: whatever is put into an element is escaped, unless it is an element itself."""
+"""HTML and SVG from Python values: whatever is put into an element is escaped, unless it is an element itself.
+
+And rows of Markdown's tables, in which a cell cannot end the cell.
+"""
 
 from __future__ import annotations
 
@@ -44,3 +47,9 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
 def joined(parts: Iterable[object]) -> Markup:
     """Return several values one after the other."""
     return Markup("".join(escaped(part) for part in parts))
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """Return a row of a table in Markdown, with its line end."""
+    written = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return "| " + " | ".join(written) + " |\n"

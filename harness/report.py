@@ -12,7 +12,7 @@ from harness.capabilities import Skipped
 from harness.run import Result
 from harness.running import RunningLab
 
-FILES = ("jsonl", "junit", "tap", "table", "capture", "html")
+FILES = ("jsonl", "junit", "tap", "table", "tenants", "capture", "html")
 
 BUNDLE = "bundle.tgz"
 """In the folder of a run of which something is broken or unknown: all that is needed to look into it elsewhere."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.denial import rule_of
-from harness.evidence import SIDECAR, UNREACHABLE, Sighting
+from harness.evidence import RP_FILTER, SIDECAR, UNREACHABLE, Sighting
 from harness.mtls import CLIENT_RULES, SERVER_CERTIFICATE, SERVER_RULES, SERVER_TLS
 from harness.proxy import AUTHORIZATION_POLICY, CLIENT_CERTIFICATE
+from harness.snat_ports import EXHAUSTED
 
 if TYPE_CHECKING:
     from harness.lab import Lab, Pod
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from harness.source import Document
 
 _Loc = tuple[str | int, ...]
+_OF_GATEWAYS = {
+    RP_FILTER: ((RP_FILTER, "the way back is by another interface"),),
+    EXHAUSTED: (("snat_ports", ""),),
+}
+"""What a gateway's own words are due to, by key."""
+
 DEFAULT = "default"
 """What a firewall calls its last rule, which nobody wrote: what no rule allows is dropped."""
 
@@ -82,6 +89,7 @@ def _of_outside(sighting: Sighting, node: str, rule: str, lab: Lab) -> Iterator[
         if matched is not None:
             yield (*here, "policies", rule, int(matched)), ""
         yield (*here, "policies", rule), "" if matched is not None else "no rule here matches"
+    yield from (((*here, key), says) for key, says in _OF_GATEWAYS.get(rule, ()))
     if rule == CLIENT_CERTIFICATE:
         server = sighting.facts.get("virtual_server", "")
         yield (*here, "virtual_servers", server, "client_certificate"), ""

@@ -118,7 +118,11 @@ class Session:
                 if not isinstance(lab, ChangeableLab):
                     return _cannot_change(item)
                 steps = partial(_change, lab, item, undo, changed)
-            observed, self._earlier = observe(lab, [item] * flows, self._earlier, steps, self._since)
+            senders = item.sources or (item.source,)
+            sent = [
+                item.model_copy(update={"source": senders[number % len(senders)]}) for number in range(flows)
+            ]
+            observed, self._earlier = observe(lab, sent, self._earlier, steps, self._since)
             found = judge_load(item, observed, changed[0] if changed else None)
         if changed:
             self._proven.clear()

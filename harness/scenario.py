@@ -199,6 +199,9 @@ class _Cases:
         proxies = dict.fromkeys(scenario.matrix.through or (scenario.through,))
         attacks = dict.fromkeys(scenario.matrix.attack or (scenario.attack,))
         many = len(patterns) > 1 or "*" in patterns[0] or bool(scenario.matrix.from_)
+        in_turn: tuple[str, ...] = ()
+        if scenario.load is not None and scenario.load.in_turn and senders:
+            in_turn, senders, many = tuple(senders), dict.fromkeys([next(iter(senders))]), False
         for pod, target, proxy, attack in product(senders, targets, proxies, attacks):
             varying = [
                 value
@@ -214,6 +217,7 @@ class _Cases:
                 id=f"{name} [{', '.join(map(str, varying))}]" if varying else name,
                 scenario=_with_defaults(scenario, defaults),
                 source=pod,
+                sources=in_turn,
                 to=target,
                 through=proxy,
                 attack=attack,

@@ -196,6 +196,10 @@ def _outcome(word: str, scenario: Scenario, words: Words, check_field: Callable[
         yield (*place, *below), wrong
     if outcome.source is not None and outcome.source.sticky and scenario.load is None:
         yield (*place, "source", "sticky"), "one flow has one address; 'sticky' is for a 'load'"
+    of_pool = scenario.load is not None and outcome.source and outcome.source.is_.startswith("snat/")
+    if outcome.source is not None and outcome.source.spread and not of_pool:
+        wrong = "'spread' is for a 'load' whose source is a pool ('snat/POOL')"
+        yield (*place, "source", "spread"), wrong
     for index, entry in enumerate(outcome.routes):
         for below, message in check_routes(entry, scenario, words):
             yield (*place, "routes", index, *below), message

@@ -16,7 +16,7 @@ from harness.attacks import ATTACKS
 from harness.entry import Entry
 from harness.expect_model import Expect, Percent
 from harness.lab_model import ClientTls, Mtls
-from harness.lab_words import Capabilities, Duration, Form, Line, Lines, SpiffeId, listed, shown
+from harness.lab_words import Capabilities, Duration, Flag, Form, Line, Lines, SpiffeId, listed, shown
 from harness.labels import PodLabels
 
 SCHEMES = ("tcp", "udp", "icmp", "http", "https", "tls")
@@ -32,6 +32,7 @@ STEPS = (
     "mtls",
     "rotate",
     "route",
+    "rp_filter",
     *READDRESSINGS,
 )
 _PROGRAM_STEPS = ("kill", "stop", "restart")
@@ -47,6 +48,7 @@ _BELONGS = {
     "keep": ("rotate",),
     "toward": ("route",),
     "via": ("route",),
+    "mode": ("rp_filter",),
 }
 _NO_LABELS = (
     "and",
@@ -160,6 +162,7 @@ class Step(Entry):
     `rotate` replaces the certificates of a pod or node, or with `ca` the mesh's authority and
     all that it issued, but for the pods in `keep`.
     `route` names a node on which a route is written by hand: `toward` a node's pods or a network, `via` a node.
+    `rp_filter` has a gateway check in another `mode` by which interface a packet came in.
     `reboot` starts a cluster node anew, with another block for its pods; `add_block` and `release_block` give it one
     more, and take it back.
     """
@@ -185,6 +188,8 @@ class Step(Entry):
     route: Line | None = None
     toward: Line | None = None
     via: Line | None = None
+    rp_filter: Line | None = None
+    mode: Literal["off", "loose", "strict"] | None = None
     reboot: Line | None = None
     add_block: Line | None = None
     release_block: Line | None = None
@@ -198,6 +203,8 @@ class Step(Entry):
         for key, words in _BELONGS.items():
             if getattr(self, key) not in (None, {}) and found[0] not in words:
                 raise ValueError(f"{key!r} goes with {' or '.join(words)} only")
+        if self.rp_filter is not None and self.mode is None:
+            raise ValueError("say how strictly reverse paths are to be checked: 'mode' off, loose or strict")
         if self.mtls is not None and self.accepts is None and self.sends is None:
             raise ValueError(
                 "say what of mutual TLS is to be: what servers accept ('accepts'), clients send ('sends')"
@@ -212,10 +219,14 @@ class Step(Entry):
 
 
 class Load(Entry):
-    """A scenario's flow sent again and again at a steady rate; each is judged by itself."""
+    """A scenario's flow sent again and again at a steady rate; each is judged by itself.
+
+    With `in_turn` the pods of `from` send them in turn, in place of each its own load.
+    """
 
     flows: Annotated[int, Field(ge=2, le=2000, strict=True)]
     per_second: Annotated[int, Field(ge=1, le=500, strict=True)] = 100
+    in_turn: Flag = False
 
 
 class Table(Entry):
@@ -275,12 +286,14 @@ class ScenarioFile(Entry):
 class Item(Entry):
     """One runnable case: a scenario with its lists, globs and matrix expanded. `id` is unique in its lab.
 
-    `controls` are all cases of the scenario's control; `path` and `line` say where the scenario is written.
+    `sources` are the pods that send a load in turn. `controls` are all cases of the scenario's control; `path` and
+    `line` say where the scenario is written.
     """
 
     id: str
     scenario: Scenario
     source: str
+    sources: tuple[str, ...] = ()
     to: str | None = None
     through: str | None = None
     attack: str | None = None

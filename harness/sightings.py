@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import lookup
 from harness.capture import Packet, dissect
-from harness.evidence import Recorded, Sighting
+from harness.evidence import REVERSE_PATH_DROPS, RP_FILTER, Recorded, Sighting
 from harness.plan import Plan
 from harness.programs.fivetuple import ICMP, FiveTuple
 from harness.programs.ippacket import flow_of, parse
@@ -27,7 +27,9 @@ def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Seque
     """Return everything recorded in a span as sightings in order of time, with packets and counters beside them."""
     packets = tuple(sorted(_packets(raw), key=lambda found: found[1].time))
     lines = {_program(key): tuple(found) for key, found in raw.lines.items()}
+    counters = _difference(before, after)
     sightings = [*_conntrack(raw), *_nflog(raw, packets), *_from_packets(packets)]
+    sightings += _not_by_the_way_back(packets, counters)
     known = {node.name for node in plan.nodes}
     for (node_name, program), found in lines.items():
         if node_name not in known:  # its last words; a step took it away
@@ -41,7 +43,7 @@ def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Seque
         lines=lines,
         sightings=tuple(sorted(sightings, key=lambda sighting: sighting.time)),
         packets=tuple(packet for _, packet in packets),
-        counters=_difference(before, after),
+        counters=counters,
         lost=raw.lost,
         blind=tuple(blind),
         ended=raw.ended,
@@ -146,6 +148,31 @@ def _from_packets(packets: Sequence[tuple[str, Packet]]) -> Iterator[Sighting]:
             yield Sighting(node, "tap", "opening", packet.time, packet.flow, None, facts)
 
 
+def _not_by_the_way_back(
+    packets: Sequence[tuple[str, Packet]], counters: Mapping[str, Mapping[str, tuple[int, int]]]
+) -> Iterator[Sighting]:
+    """Yield answers (SYN and ACK) that came to a node and never left it, where its kernel counts drops by rp_filter.
+
+    Whatever a node translates, sequence numbers and IP ids stay as they are.
+    """
+    dropping = {
+        node: counted
+        for node, named in counters.items()
+        if (counted := named.get(REVERSE_PATH_DROPS, (0, 0)))[1] > counted[0]
+    }
+    answers = [(node, one) for node, one in packets if node in dropping and one.flags == "SA"]
+    left = {(node, one.ip_id, one.seq, one.ack) for node, one in answers if one.outgoing}
+    told: set[tuple[str, FiveTuple]] = set()
+    for node, one in answers:
+        if one.outgoing or (node, one.ip_id, one.seq, one.ack) in left or (node, one.flow) in told:
+            continue
+        told.add((node, one.flow))
+        before, after = dropping[node]
+        reason = f"its answer came in by {one.tap}; {REVERSE_PATH_DROPS} {before} -> {after}"
+        facts = {"rule": RP_FILTER, "tap": one.tap, "reason": reason}
+        yield Sighting(node, "tap", "drop", one.time, inverse(one.flow), None, facts)
+
+
 def _conntrack(raw: Raw) -> Iterator[Sighting]:
     for node, events in raw.conntrack.items():
         for event in events:
@@ -162,7 +189,7 @@ def _conntrack(raw: Raw) -> Iterator[Sighting]:
 
 
 def _nflog(raw: Raw, packets: Iterable[tuple[str, Packet]]) -> Iterator[Sighting]:
-    """Yield firewall log entries; the prefix is `<allow|drop|reject> <rule>`, with a direction behind it or without.
+    """Yield firewall log entries; the prefix is `<allow|drop|reject> <rule>`, and behind that a reason or none.
 
     Where a node translates the destination before it decides, the entry has the packet as it was then, and of what is
     dropped connection tracking tells nobody: as what it came there is known by the packet's own identity.
@@ -171,9 +198,11 @@ def _nflog(raw: Raw, packets: Iterable[tuple[str, Packet]]) -> Iterator[Sighting
     for node, entries in raw.nflog.items():
         for entry in entries:
             event, _, words = entry.prefix.partition(" ")
-            rule, _, direction = words.strip().partition(" ")
-            facts = {"rule": rule} | ({"direction": direction} if direction else {})
-            before = came.get((node, *_identity(entry.packet))) if entry.flow else None
+            rule, _, more = words.strip().partition(" ")
+            identity = _identity(entry.packet) if entry.flow else ()
+            facts = {"rule": rule} | ({"reason": more} if more else {})
+            facts |= {"packet": "/".join(map(str, identity[2:]))} if identity else {}
+            before = came.get((node, *identity))
             translated = before is not None and before != entry.flow
             flow, onward = (before, entry.flow) if translated else (entry.flow, None)
             yield Sighting(node, "nflog", event, entry.time, flow, onward, facts)

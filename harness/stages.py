@@ -178,7 +178,7 @@ def _decision(sighting: Sighting, evidence: Evidence, document: Document) -> Dec
         verdict in ("allow", "PERMITTED"),
         rule,
         sighting.facts.get("identity", ""),
-        sighting.facts.get("reason") or sighting.facts.get("direction", ""),
+        sighting.facts.get("reason", ""),
         place_of(sighting, evidence.plan, document),
         (counted[0], counted[1]) if counted else None,
     )

@@ -91,7 +91,18 @@ def _check_policy(step: Step, lab: Lab) -> Found:
         yield ("mtls",), "the lab has no mesh that could have a policy"
 
 
-_OF_THE_LAB = {"weights": check_weights, "mtls": _check_policy, "route": check_written}
+def _check_rp_filter(step: Step, lab: Lab) -> Found:
+    known = [name for name, spec in lab.outside.items() if hasattr(spec, "rp_filter")]
+    if step.rp_filter not in known:
+        yield ("rp_filter",), f"unknown gateway {step.rp_filter!r}; {nearest(step.rp_filter or '', known)}"
+
+
+_OF_THE_LAB = {
+    "weights": check_weights,
+    "mtls": _check_policy,
+    "route": check_written,
+    "rp_filter": _check_rp_filter,
+}
 """Steps that name parts of the lab file, each with what checks it."""
 
 

@@ -51,7 +51,7 @@ def given(lab: ChangeableLab, steps: Sequence[Step]) -> Iterator[Steps]:
 def _do(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address], undo: ExitStack) -> None:
     word, name = step.does
     match word:
-        case "delete" | "create" | "weights" | "mtls":
+        case "delete" | "create" | "weights" | "mtls" | "rp_filter":
             _change(lab, step, addresses)
         case "reboot" | "add_block" | "release_block":
             lab.readdress(name, word)
@@ -91,6 +91,10 @@ def _change(lab: ChangeableLab, step: Step, addresses: dict[str, IPv4Address]) -
         lab.change(make_plan(_with(lab, name, step, address), lab.plan), pinned)
     elif word == "mtls":
         lab.change(make_plan(with_policy(lab.plan.lab, name, step), lab.plan))
+    elif word == "rp_filter":
+        outside = dict(lab.plan.lab.outside)
+        outside[name] = outside[name].model_copy(update={"rp_filter": step.mode})
+        lab.change(make_plan(lab.plan.lab.model_copy(update={"outside": outside}), lab.plan))
     else:
         lab.change(make_plan(weighted(lab.plan.lab, name, step.to), lab.plan))
 

@@ -16,6 +16,7 @@ from harness.agent import syscalls as sys_
 from harness.agent.alter import alter, end_program, set_link
 from harness.agent.change import Change
 from harness.agent.commands import Commands, Wrong
+from harness.agent.counted import counters
 from harness.agent.key_log import lines_of
 from harness.agent.pod import hosts_of
 from harness.agent.readiness import Failed, until_ready
@@ -175,11 +176,7 @@ class Operations:
         return Resolver.parse(dict(space.etc).get("resolv.conf", ""), hosts)
 
     def _counters(self) -> dict[str, dict[str, list[int]]]:
-        return {
-            name: {counter: list(values) for (_, _, counter), values in built.nft.counters().items()}
-            for name, built in self._lab.spaces.items()
-            if "counter" in built.space.rules
-        }
+        return counters(self._lab.spaces, self._in_net)
 
     def _network(self, node: str) -> dict[str, Any]:
         built = self._lab.spaces[node]

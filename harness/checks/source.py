@@ -42,16 +42,31 @@ def judge(expected: Source, evidence: Evidence, passport: Passport) -> Iterator[
 
 
 def judge_all(expected: Source, observed: Sequence[tuple[Evidence, Passport]]) -> Iterator[Finding]:
-    """Yield one finding about a load of which every flow is to have the same address, if that is asked for."""
-    if not expected.sticky:
-        return
+    """Yield what a load's flows are to have in common, or not: each pod one address, all pods the whole pool."""
     hop = expected.at or ""
-    seen: Counter[str] = Counter()
+    seen: dict[str, Counter[str]] = {}
     for _, passport in observed:
-        seen.update({s.flow.src for s in passport.at(hop) if s.flow and s.witness in ("log", "nflog")})
-    said = ", ".join(f"{address} in {count} flows" for address, count in sorted(seen.items()))
-    state: State = "broken" if len(seen) > 1 else "held" if seen.total() == len(observed) else "unknown"
-    yield Finding("sticky", state, hop, f"one address for all {len(observed)} flows", said or "nothing")
+        found = {s.flow.src for s in passport.at(hop) if s.flow and s.witness in ("log", "nflog")}
+        seen.setdefault(passport.pod, Counter()).update(found)
+    whole = sum(counted.total() for counted in seen.values()) == len(observed)
+    lacks: State = "held" if whole else "unknown"
+    if expected.sticky:
+        of_pods = (
+            f"{pod} {', '.join(f'{address} in {count} flows' for address, count in sorted(counted.items()))}"
+            for pod, counted in seen.items()
+            if counted
+        )
+        torn = any(len(counted) > 1 for counted in seen.values())
+        wanted = f"one address for all flows of a pod, {len(observed)} of {len(seen)} pods"
+        yield Finding("sticky", "broken" if torn else lacks, hop, wanted, "; ".join(of_pods) or "nothing")
+    if expected.spread:
+        every = set().union(*seen.values())
+        missing = _declared(expected.is_, observed[0][0]) - every
+        words = f"{', '.join(sorted(every)) or 'nothing'}" + (
+            f"; never {', '.join(sorted(missing))}" if missing else ""
+        )
+        state: State = lacks if not missing else "broken" if whole else "unknown"
+        yield Finding("spread", state, hop, f"flows from every address of {expected.is_}", words)
 
 
 def _declared(name: str, evidence: Evidence) -> set[str]:
@@ -112,8 +127,8 @@ def _witnesses(
 def _crossed(translation: Sighting, left: Packet, evidence: Evidence) -> bool:
     """Tell whether a packet that left where its source was changed is one that came there, one hop younger.
 
-    Only addresses differ: same port, IP id, sequence number, time stamp (RFC 7323) and payload. What a proxy opened
-    from an inside address began there, so of that there is nothing to compare.
+    Only addresses differ: same port, IP id, sequence number, time stamp (RFC 7323) and payload. A pool of few ports
+    has the port too changed. What a proxy opened from an inside address began there, so there is nothing to compare.
     """
     flow = translation.flow
     inside = {str(address) for address in evidence.bindings.inside.values()}
@@ -124,8 +139,11 @@ def _crossed(translation: Sighting, left: Packet, evidence: Evidence) -> bool:
         for packet in evidence.recorded.first_packets.get(flow, ())
         if not packet.outgoing and packet.tap.startswith(f"{translation.at}.")
     ]
-    words = (left.flow.sport, left.ip_id, left.seq, left.tsval, left.payload, left.ttl + 1)
-    return words in [(one.flow.sport, one.ip_id, one.seq, one.tsval, one.payload, one.ttl) for one in came]
+    few = bool(getattr(evidence.plan.node(translation.at).spec, "snat_ports", {}))
+    words = (left.ip_id, left.seq, left.tsval, left.payload, left.ttl + 1)
+    return (few or left.flow.sport == flow.sport) and words in [
+        (one.ip_id, one.seq, one.tsval, one.payload, one.ttl) for one in came
+    ]
 
 
 def _is_masqueraded(name: str, evidence: Evidence) -> bool:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from harness.entry import Entry
+from harness.evidence import RP_FILTER
 from harness.identity import Certificates
 from harness.lab import Addresses, Flag, Lab, Labels, Line, Name, Names, Outside, Port
 from harness.lookup import nearest
 from harness.plan import Bindings, Node, Plan, Runtime, counter_name
+from harness.snat_ports import EXHAUSTED, PortRange, chosen, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +27,14 @@ FORWARDS = True
 NFLOG_GROUP = 5
 """The netlink log group that drivers listen to."""
 
+
 NO_LISTENER = "no-listener"
 DEFAULT = "default"
+OWN_WORDS = (DEFAULT, NO_LISTENER, EXHAUSTED)
+"""What the gateway says where no rule of the file decided."""
+
+_MODES = {"off": "0", "strict": "1", "loose": "2"}
+"""Of rp_filter (RFC 3704; Linux, Documentation/networking/ip-sysctl.rst)."""
 
 
 class Listener(Entry):
@@ -64,12 +72,14 @@ class Spec(Outside):
     kind: Literal["gateway"]
     listeners: Annotated[dict[Name, Listener], Field(min_length=1)]
     snat_pools: dict[Name, Annotated[Addresses, Field(min_length=1)]] = Field(default_factory=dict)
+    snat_ports: dict[Name, PortRange] = Field(default_factory=dict)
+    rp_filter: Literal["off", "loose", "strict"] = "off"
     firewall: Policy = Policy(default="allow")
 
 
 def deciders(spec: Spec) -> tuple[str, ...]:
     """Return the names that a scenario may give as `by` for this node."""
-    return (*(rule.name for rule in spec.firewall.rules), DEFAULT, NO_LISTENER)
+    return (*(rule.name for rule in spec.firewall.rules), *OWN_WORDS, RP_FILTER)
 
 
 def claims(spec: Spec) -> Iterator[tuple[tuple[str | int, ...], IPv4Address]]:
@@ -99,6 +109,9 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ..
     for place, address in claims(spec):
         if not any(address in lab.networks[network].cidr for network in spec.on if network in lab.networks):
             yield place, f"{address} is in none of the networks of {name!r}"
+    for pool in spec.snat_ports:
+        if pool not in spec.snat_pools:
+            yield ("snat_ports", pool), f"unknown SNAT pool {pool!r}; {nearest(pool, list(spec.snat_pools))}"
     yield from _check_rules(name, spec, lab)
 
 
@@ -124,10 +137,10 @@ def _check_listener(
 
 def _check_rules(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ...], str]]:
     targets = sorted({*lab.networks, *lab.outside})
-    seen: set[str] = {DEFAULT, NO_LISTENER}
+    seen: set[str] = set(OWN_WORDS)
     for index, rule in enumerate(spec.firewall.rules):
         place = ("firewall", "rules", index)
-        if rule.name in (DEFAULT, NO_LISTENER):
+        if rule.name in OWN_WORDS:
             yield (*place, "name"), f"{rule.name!r} is what the gateway itself says; choose another name"
         elif rule.name in seen:
             yield (*place, "name"), f"rule {rule.name!r} of {name!r} is written twice"
@@ -147,14 +160,17 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     counters = [counter_name("rule", name) for name in deciders(spec)]
     counters += [counter_name("snat", pool) for pool in spec.snat_pools]
     take, counted, translate = [], [], []
+    full: list[str] = []
     for mark, (name, listener) in enumerate(spec.listeners.items(), start=1):
         came, went, accepted = (counter_name(word, name) for word in ("in", "out", "accepted"))
         counters += [came, went, accepted, counter_name("automap", name)]
         counted.append(f"    ct mark {mark} ct direction original counter name {came}")
         counted.append(f"    ct mark {mark} ct direction reply counter name {went}")
         match = _taken(node, listener, plan, bindings)
+        ports = spec.snat_ports.get(listener.pool or "")
         if match is not None:
-            take.append(f"    {match} ct mark set {mark} counter name {accepted} goto counted")
+            room = "" if ports is None else f" jump room_{mark}\n    ct mark {mark}"
+            take.append(f"    {match} ct mark set {mark}{room} counter name {accepted} goto counted")
         if listener.snat == "automap":
             address = automap_address(spec, node.name, name, bindings)
             translate.append(
@@ -163,7 +179,11 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         elif listener.pool is not None:
             pool = spec.snat_pools[listener.pool]
             counter = counter_name("snat", listener.pool)
-            translate.append(f"    ct mark {mark} counter name {counter} snat to {_spread(pool)}")
+            if ports is None:
+                translate.append(f"    ct mark {mark} counter name {counter} snat to {_spread(pool)}")
+            else:
+                full += rooms(mark, pool, ports, NFLOG_GROUP)
+                translate.append(f"    ct mark {mark} counter name {counter} {chosen(pool, f'snat_{mark}')}")
     return Runtime(
         rules="\n".join(
             [
@@ -173,6 +193,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
                 *counted,
                 "    accept",
                 "  }",
+                *full,
                 "  chain take {",
                 *take,
                 f"    {_decided('drop', NO_LISTENER)}",
@@ -188,7 +209,12 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
                 "",
             ]
         ),
-        sysctls=(("net.ipv4.ip_forward", "1"),),
+        sysctls=(
+            ("net.ipv4.ip_forward", "1"),
+            # a port of few is free again when its connection is over, and not after another two minutes
+            *((("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1"),) if spec.snat_ports else ()),
+            *((("net.ipv4.conf.all.rp_filter", _MODES[spec.rp_filter]),) if spec.rp_filter != "off" else ()),
+        ),
         addresses=tuple(address for pool in spec.snat_pools.values() for address in pool),
     )
 

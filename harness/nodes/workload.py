@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from harness import mariadb
+from harness.egress_model import Holds
 from harness.evidence import APP, Sighting
 from harness.identity import Certificates, Request
 from harness.lab import SERVING, Workload
@@ -15,6 +16,8 @@ from harness.route_checks import GATEWAYS
 from harness.sightings import facts_of, json_lines, tcp
 
 FORWARDS = False
+KEEPER = "keeper"
+"""What the program is called that keeps connections open."""
 
 
 def requests(node: Node, plan: Plan) -> tuple[Request, ...]:
@@ -50,7 +53,8 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
             NodeFile("certs/root-cert.pem", certificates.roots["mesh"], live=live),
         ]
     if spec.runs == "client":
-        return Runtime(programs=(Program(APP, ("sleep", "infinity")),), files=tuple(files))
+        idle = Runtime(programs=(Program(APP, ("sleep", "infinity")),), files=tuple(files))
+        return idle if spec.holds is None else idle.merged(_keeper(spec.holds, folder, plan, bindings))
     if spec.runs in GATEWAYS:
         return Runtime(files=tuple(files))
     port = spec.port or 0
@@ -65,6 +69,15 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     files.append(NodeFile("app.json", json.dumps(config)))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/app.json")
     return Runtime(programs=(Program(APP, argv, Ready("log", '"ready"')),), files=tuple(files))
+
+
+def _keeper(holds: Holds, folder: str, plan: Plan, bindings: Bindings) -> Runtime:
+    """Return the program that keeps connections open."""
+    target, _, port = holds.to.rpartition(":")
+    config = {"to": f"{bindings.address(plan.node(target))}:{port}", "connections": holds.connections}
+    argv = (*bindings.python, f"{bindings.directory}/programs/keeper.py", f"{folder}/{KEEPER}.json")
+    files = (NodeFile(f"{KEEPER}.json", json.dumps(config)),)
+    return Runtime(programs=(Program(KEEPER, argv, Ready("log", '"ready"')),), files=files)
 
 
 def keeps_log(node: Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.comparison import compare
+from harness.markup import markdown_row
 from harness.report import Summary
 from harness.running import RunningLab
 
@@ -16,9 +17,4 @@ def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:  # no
         return
     lines = [("", *found.columns), ("---",) * (len(found.columns) + 1)]
     lines += [(row, *found.line(row)) for row in found.rows]
-    text = "".join("| " + " | ".join(map(_escaped, cells)) + " |\n" for cells in lines)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    (folder / "table.md").write_text("".join(map(markdown_row, lines)), encoding="utf-8")

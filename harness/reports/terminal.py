@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.capabilities import Skipped
 from harness.comparison import compare
+from harness.correlation import correlate
 from harness.exercised import of_run
 from harness.explain import failure_lines, passport_lines
 from harness.report import BUNDLE, Summary
@@ -131,6 +132,7 @@ class Terminal:
             self.console.print(Text(title, "bold"))
             self.console.print(table)
         self._comparison(summary)
+        self._tenants(summary)
         not_allowed = Counter(one.capability for one in summary.skipped if not one.allowed)
         self.console.print()
         self._exercised(summary)
@@ -165,6 +167,20 @@ class Terminal:
             cells = found.line(row)
             styles = ["bold" if cell.startswith("gets through") else "" for cell in cells]
             table.add_row(row, *map(Text, cells, styles))
+        self._print_wide(table)
+
+    def _tenants(self, summary: Summary) -> None:
+        """Print who was who, where there are several tenants."""
+        found = correlate(summary.results)
+        if found is not None:
+            table = Table(box=HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False)
+            for heading in found.heads:
+                table.add_column(heading, overflow="fold")
+            for row in found.rows:
+                table.add_row(*map(Text, row))
+            self._print_wide(table)
+
+    def _print_wide(self, table: Table) -> None:
         self.console.print()
         wide = Console(file=self.console.file, width=_PIPE_WIDTH)
         (self.console if self.console.is_terminal else wide).print(table)

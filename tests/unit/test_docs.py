@@ -70,6 +70,7 @@ LAB_SECTIONS: dict[str, type[Entry]] = {
     "namespaces.NAME.workloads.NAME": lab_model.Workload,
     "namespaces.NAME.workloads.NAME.certificate": lab_model.Certificate,
     "namespaces.NAME.workloads.NAME.egress": lab_model.EgressGateway,
+    "namespaces.NAME.workloads.NAME.holds": egress_model.Holds,
     "namespaces.NAME.workloads.NAME.net1": egress_model.SecondInterface,
     "namespaces.NAME.workloads.NAME.database": lab_model.Database,
     "services.NAME": lab_model.Service,

@@ -199,7 +199,13 @@ def test_scenarios_know_the_new_names() -> None:
     words = words_of(plan_of(LAB).lab)
     assert {"worker-1.internal", "worker-1.shim1", "apps/client.net1"} <= set(words.taps)
     assert {"snat/apps", "automap/primary", "net1"} <= set(words.origins)
-    assert words.rules("spk") == ("apps-to-server", "default", "no-listener")
+    assert words.rules("spk") == (
+        "apps-to-server",
+        "default",
+        "no-listener",
+        "snat-exhausted",
+        "rp_filter",
+    )
 
 
 def test_the_gateway_is_a_router_that_holds_its_pools() -> None:

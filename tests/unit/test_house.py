@@ -70,7 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("running",),  # the protocols of drivers and labs
     ("sightings",),
-    ("proxy", "cel", "mariadb", "mtls", "bird", "sds", "policy_routing"),
+    ("proxy", "cel", "mariadb", "mtls", "bird", "sds", "policy_routing", "snat_ports"),
     ("engines",),
     ("nodes",),
     ("passport", "bigip"),
@@ -88,7 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("one_flow",),
     ("ways_out",),
-    ("explain", "report", "comparison", "run_diff"),
+    ("explain", "report", "comparison", "run_diff", "correlation"),
     ("flow_path",),
     ("reports", "bypass"),
     ("agent",),  # from plans to what stands where nodes are; embedded by drivers

@@ -113,13 +113,13 @@ def test_packet_filters_say_verdict_and_rule(prefix: str, event: str, rule: str)
     assert (found.event, found.facts["rule"], found.flow) == (event, rule, FLOW)
 
 
-def test_a_policys_entry_says_the_direction() -> None:
-    """What stands behind the rule's name is the direction in which a pod is isolated."""
+def test_an_entry_may_say_a_reason() -> None:
+    """It stands behind the rule's name: of a policy the direction in which the pod is isolated."""
     paper = story()
     paper.logs("agent-0", "drop red/closed egress", FLOW)
     plan, _ = lab()
     (found,) = digest(paper.raw(), plan, {}, {}, ()).sightings
-    assert found.facts == {"rule": "red/closed", "direction": "egress"}
+    assert found.facts == {"rule": "red/closed", "reason": "egress"}
 
 
 def test_what_is_dropped_behind_a_translation_is_known_by_its_packet() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness import __version__, graph, shipped
 from harness.comparison import compare
+from harness.correlation import correlate
 from harness.evidence import Evidence, Sighting
 from harness.exercised import of_run
 from harness.explain import arrow
@@ -42,6 +43,7 @@ def page(summary: Summary, lab: RunningLab | None, beside: Sequence[str] = ()) -
         "Summary": [_summary(summary, beside)],
         "Truth table": [truth_table(summary.results)],
         "Comparison": list(_compared(summary)),
+        "Tenants": list(_tenants(summary)),
         "Topology": list(topologies.whole()),
         "Exercised": list(_exercised(summary)),
         "Flows": [key(), *_flows(summary, lab, topologies)],
@@ -131,6 +133,13 @@ def _compared(summary: Summary) -> Iterator[Markup]:
     if found is not None:
         rows = [(row, *found.line(row)) for row in found.rows]
         yield _rows(("", *found.columns), rows, "What came of each", "compared", headed=True)
+
+
+def _tenants(summary: Summary) -> Iterator[Markup]:
+    found = correlate(summary.results)
+    if found is not None:
+        caption = "Who was who: from the workload to the last hop's own line, by what each hop recorded"
+        yield _rows(found.heads, found.rows, caption, "tenants", headed=True)
 
 
 def _exercised(summary: Summary) -> Iterator[Markup]:
