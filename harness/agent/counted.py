@@ -15,11 +15,11 @@ _DROPS = "IPReversePathFilter"
 
 
 def counters(
-    spaces: Mapping[str, Built], in_net: Callable[[int, Callable[[], Any]], Any]
+    spaces: Mapping[str, Built], in_net: Callable[[int | None, Callable[[], Any]], Any]
 ) -> dict[str, dict[str, list[int]]]:
     """Return each node's counters as [packets, bytes]; of drops by rp_filter, where that is on, without bytes.
 
-    `in_net` calls a function in a network namespace.
+    `in_net` calls a function in a network namespace, or here where there is no other.
     """
     found = {
         name: {counter: list(values) for (_, _, counter), values in built.nft.counters().items()}

@@ -157,7 +157,8 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     spec = node.spec
     if not isinstance(spec, Spec):
         raise TypeError(f"{node.name} is no gateway")
-    counters = [counter_name("rule", name) for name in deciders(spec)]
+    own = (DEFAULT, NO_LISTENER, *((EXHAUSTED,) if spec.snat_ports else ()))
+    counters = [counter_name("rule", name) for name in (*(rule.name for rule in spec.firewall.rules), *own)]
     counters += [counter_name("snat", pool) for pool in spec.snat_pools]
     take, counted, translate = [], [], []
     full: list[str] = []
