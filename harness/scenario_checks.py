@@ -13,7 +13,7 @@ from harness.lookup import nearest
 from harness.routing_checks import check_routes
 from harness.scenario_names import OUTSIDE, SIDECAR, Words, namespace_of, sources, with_created
 from harness.split_checks import check_split
-from harness.step_checks import check_steps
+from harness.step_checks import check_sources_of_load, check_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -194,12 +194,8 @@ def _outcome(word: str, scenario: Scenario, words: Words, check_field: Callable[
     outcome: Outcome = getattr(scenario.expect, word)
     for below, wrong in _certificates(outcome, words):
         yield (*place, *below), wrong
-    if outcome.source is not None and outcome.source.sticky and scenario.load is None:
-        yield (*place, "source", "sticky"), "one flow has one address; 'sticky' is for a 'load'"
-    of_pool = scenario.load is not None and outcome.source and outcome.source.is_.startswith("snat/")
-    if outcome.source is not None and outcome.source.spread and not of_pool:
-        wrong = "'spread' is for a 'load' whose source is a pool ('snat/POOL')"
-        yield (*place, "source", "spread"), wrong
+    for below, wrong in check_sources_of_load(outcome, scenario):
+        yield (*place, *below), wrong
     for index, entry in enumerate(outcome.routes):
         for below, message in check_routes(entry, scenario, words):
             yield (*place, "routes", index, *below), message

@@ -15,6 +15,7 @@ from harness.split_checks import check_weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from harness.expect_model import Outcome
     from harness.lab import Lab
     from harness.lab_checks import Found
     from harness.scenario_model import Scenario, Step
@@ -58,6 +59,17 @@ def check_steps(scenario: Scenario, words: Words) -> Found:
         elif word == "delete":
             there.remove(name)
             deleted.append(name)
+
+
+def check_sources_of_load(outcome: Outcome, scenario: Scenario) -> Found:
+    """Yield what is said of the sources of many flows where there is one, or no pool."""
+    source = outcome.source
+    if source is None:
+        return
+    if source.sticky and scenario.load is None:
+        yield ("source", "sticky"), "one flow has one address; 'sticky' is for a 'load'"
+    if source.spread and (scenario.load is None or not source.is_.startswith("snat/")):
+        yield ("source", "spread"), "'spread' is for a 'load' whose source is a pool ('snat/POOL')"
 
 
 def _create(step: Step, name: str, there: list[str], deleted: list[str], words: Words) -> Found:
