@@ -9,6 +9,7 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
 
@@ -163,11 +164,17 @@ def _send(
         every = 1 / first.scenario.load.per_second
         probes = [replace(probe, after=number * every) for number, probe in enumerate(probes)]
     outcomes = _probed(lab, probes, during)
-    every_item = [first] * len(outcomes) if first.scenario.load is not None else items
+    again = items[: _more(len(items))]  # a load that went on has sent these over and over
+    every_item = chain(items, cycle(again))
     return [
         Attempt(item, item.source, outcome.started, outcome.ended, outcome=outcome)
-        for item, outcome in zip(every_item, outcomes, strict=True)
+        for item, outcome in zip(every_item, outcomes, strict=False)
     ]
+
+
+def _more(flows: int) -> int:
+    """Return how many of a load's flows are sent again at a time, where its steps take longer than it does."""
+    return max(1, flows // 6)
 
 
 def _probed(lab: RunningLab, probes: Sequence[Probe], during: Callable[[], None] | None) -> Sequence[Outcome]:
@@ -177,7 +184,7 @@ def _probed(lab: RunningLab, probes: Sequence[Probe], during: Callable[[], None]
     """
     if during is None:
         return lab.probe(probes, TOGETHER)
-    more, done = probes[: max(1, len(probes) // 6)], list[int]()
+    more, done = probes[: _more(len(probes))], list[int]()
 
     def send() -> Sequence[Outcome]:
         outcomes = list(lab.probe(probes, TOGETHER))
