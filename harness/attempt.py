@@ -9,6 +9,7 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from harness import lookup
 from harness.attacks import Makings, offer_of
 from harness.evidence import SIDECAR, Attempt, Evidence, Recorded
-from harness.passport import Passport, join, unaccounted
+from harness.passport import Passport, join_all, unaccounted
 from harness.programs.probe import Outcome, Probe
 from harness.programs.tls_client import Offer
 from harness.read_routing import Since, await_routes, read_routing
@@ -24,7 +25,7 @@ from harness.sightings import digest
 from harness.verdict import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from harness.plan import Bindings, Node, Plan
     from harness.running import Mark, RunningLab
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
 
 COMMAND_SECONDS = 20.0
 QUIET_SECONDS = 3.0
+SETTLED_A_SECOND = 200
+"""Of many flows at once, for how many more a second is added to that: so many records take their time to be read."""
 BARRIER_SECONDS = 1.0
 ACCOUNT_SECONDS = 0.5
 LOOK_AGAIN_SECONDS = 0.05
 STEPS_SECONDS = 60.0
 """How long a load goes on at most behind its own flows, waiting for the steps that are done meanwhile."""
-TOGETHER = 64
-"""How many probes share a window, and are in flight at once."""
+IN_FLIGHT = 256
+"""How many probes are under way at once; a firewall that keeps silent holds each for the time of a probe."""
 
 GREETING = b"hello\r\n"
 """What a probe over TLS says: proxies decide at the latest when they hear something."""
@@ -60,11 +63,19 @@ class _Span:
     def joined(self, recorded: Recorded) -> list[Passport]:
         """Return each flow's passport, without such strays as records since `earlier` account for."""
         lab = self.lab
-        passports = [join(attempt, recorded, lab.plan, lab.bindings) for attempt in self.attempts]
+        passports = join_all(self.attempts, recorded, lab.plan, lab.bindings)
         if not any(passport.strays for passport in passports):
             return passports
         records = digest(lab.collect(self.earlier, ("lines", "conntrack")), lab.plan, {}, {}, ())
         return [replace(passport, strays=unaccounted(passport.strays, records)) for passport in passports]
+
+    def unfinished(self, passport: Passport) -> Iterator[tuple[str, str]]:
+        """Yield (hop, what is still missing) of a flow."""
+        return _unfinished(passport, self.lab.plan, self.lab.bindings, self._listening)
+
+    @cached_property
+    def _listening(self) -> frozenset[tuple[str, str]]:
+        return frozenset(_listening(self.lab.plan, self.lab.bindings))
 
 
 def observe(  # noqa: PLR0913 - a flow, and what comes before, beside and in place of it
@@ -90,14 +101,14 @@ def observe(  # noqa: PLR0913 - a flow, and what comes before, beside and in pla
     mark = lab.mark()
     span = _Span(lab, tuple(_send(lab, items, mark, during, probes)), mark, earlier)
     routing = read_routing(lab, items, since)
-    deadline = time.monotonic() + QUIET_SECONDS
+    deadline = time.monotonic() + QUIET_SECONDS + len(items) / SETTLED_A_SECOND
     while True:
         _settle(span, deadline)
         blind = lab.barrier(BARRIER_SECONDS)
         after = lab.counters()
         recorded = digest(lab.collect(mark), lab.plan, before, after, blind)
         passports = _with_accounts(span, recorded)
-        unfinished = [tuple(_unfinished(passport, lab.plan, lab.bindings)) for passport in passports]
+        unfinished = [tuple(span.unfinished(passport)) for passport in passports]
         # settling may have looked before anything of the flow was read; a machine that stalls loses no frame
         if not (any(unfinished) or blind) or recorded.ended or time.monotonic() >= deadline:
             break
@@ -126,7 +137,7 @@ def _settle(span: _Span, deadline: float) -> None:
         now = span.lab.mark()
         recorded = digest(span.lab.collect(span.mark, ("lines", "conntrack")), span.lab.plan, {}, {}, ())
         passports = span.joined(recorded)
-        waiting = any(any(_unfinished(one, span.lab.plan, span.lab.bindings)) for one in passports)
+        waiting = any(any(span.unfinished(one)) for one in passports)
         left = deadline - time.monotonic()
         if not waiting or recorded.ended or left <= 0:
             return
@@ -183,14 +194,14 @@ def _probed(lab: RunningLab, probes: Sequence[Probe], during: Callable[[], None]
     Where that takes longer than the load, the load goes on until some flows came after it.
     """
     if during is None:
-        return lab.probe(probes, TOGETHER)
+        return lab.probe(probes, IN_FLIGHT)
     more, done = probes[: _more(len(probes))], list[int]()
 
     def send() -> Sequence[Outcome]:
-        outcomes = list(lab.probe(probes, TOGETHER))
+        outcomes = list(lab.probe(probes, IN_FLIGHT))
         deadline = time.monotonic() + STEPS_SECONDS
         while not (done and any(one.started > done[0] for one in outcomes)) and time.monotonic() < deadline:
-            outcomes += lab.probe(more, TOGETHER)
+            outcomes += lab.probe(more, IN_FLIGHT)
         return outcomes
 
     with ThreadPoolExecutor(1, "load") as thread:
@@ -236,14 +247,15 @@ def _with_offer(probe: Probe, item: Item, lab: RunningLab) -> Probe:
     return replace(probe, offer=offer_of(item.attack, makings))
 
 
-def _unfinished(passport: Passport, plan: Plan, bindings: Bindings) -> Iterator[tuple[str, str]]:
+def _unfinished(
+    passport: Passport, plan: Plan, bindings: Bindings, listening: Collection[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
     """Yield (hop, what is still missing) for the flow's connections at programs that log their end.
 
     Not every proxy logs a connection before its end: one that arrived at a listener and is in no line is missing.
     """
     states: dict[tuple[str, str], set[str]] = {}
     logged = {(sighting.at, sighting.flow) for sighting in passport.sightings if sighting.witness == "log"}
-    listening = set(_listening(plan, bindings))
     silent: set[str] = set()
     for sighting in passport.sightings:
         number = sighting.facts.get("conn") or sighting.facts.get("connection")
@@ -274,10 +286,12 @@ def _served(passport: Passport, plan: Plan, bindings: Bindings) -> set[str]:
         for sighting in passport.sightings
         if sighting.onward and sighting.facts.get("upstream") and not sighting.facts.get("flags")
     }
+    if not answered:
+        return set()
     return {
         node.name
         for node in plan.pods
-        if answered and str(bindings.pods[node.name]) in answered
+        if str(bindings.pods[node.name]) in answered
         if any(getattr(lookup.find("nodes", kind), "keeps_log", _never)(node) for kind in node.kinds)
     }
 

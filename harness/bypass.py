@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness import lookup, source
-from harness.attempt import TOGETHER, observe
+from harness.attempt import observe
+from harness.batches import MOST_TOGETHER
 from harness.explain import describe
 from harness.one_flow import GREETING, SIDECAR_SECONDS
 from harness.programs.probe import Probe
@@ -63,8 +64,8 @@ def attempt(lab: RunningLab, every: Sequence[Way]) -> Iterator[Tried]:
     through = [way for way in every if _takes_sidecar(way, lab.plan)]
     round_it = [way for way in every if not _takes_sidecar(way, lab.plan)]
     for group in (round_it, through):
-        for begin in range(0, len(group), TOGETHER):
-            batch = group[begin : begin + TOGETHER]
+        for begin in range(0, len(group), MOST_TOGETHER):
+            batch = group[begin : begin + MOST_TOGETHER]
             with lab.window(WINDOW_SECONDS):
                 probes = [_probe(way, lab.plan) for way in batch]
                 observed, earlier = observe(lab, [_item(way) for way in batch], earlier, probes=probes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness import __version__, questions
+from harness import __version__, own_labs, questions
 from harness.command_line import CONTEXT, Commands, driver_option
 
 
@@ -205,13 +205,8 @@ def down(labs: tuple[str, ...], every: bool, driver: Any) -> None:  # noqa: FBT0
     take_down(driver, labs, every=every)
 
 
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("my-lab"))
-def init(folder: Path) -> None:
-    """Write a new lab and scenario file that run."""
-    from harness.starter import write_starter  # noqa: PLC0415
-
-    write_starter(folder)
+main.add_command(own_labs.init)
+main.add_command(own_labs.generate)
 
 
 @main.command()

@@ -131,6 +131,7 @@ def run_items(  # noqa: PLR0913 - as above
                 )
                 instead = capabilities.stand_ins(lab, running.plan.lab)
                 terminal.up(lab.lab, running.phases, time.monotonic() - begun, instead)
+                terminal.expect(runs)
                 session = Session(running, runs, lambda item: terminal.doing(f"trying {item}"))
                 for item in runs:
                     results.append(session.run(item))

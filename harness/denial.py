@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 
+from harness.capture import Packet
 from harness.evidence import APP, RP_FILTER, UNREACHABLE, Evidence, Finding, Sighting
 from harness.passport import Passport
 from harness.scenario import Denied
@@ -28,7 +29,7 @@ def answer_of(hop: str, evidence: Evidence, passport: Passport) -> Answer:
     """Return the strongest answer that the hop's own taps saw going out to the flow's client side."""
     place = passport.host if hop == "node" else evidence.place_of(hop)
     answers: set[Answer] = set()
-    for packet in evidence.recorded.packets:
+    for packet in _packets(evidence, passport):
         if not packet.outgoing or not _is_at(packet.tap, place, hop.partition(" ")[2]):
             continue
         if packet.icmp is not None and packet.icmp[2] in passport.flows:
@@ -45,6 +46,13 @@ def answer_of(hop: str, evidence: Evidence, passport: Passport) -> Answer:
         if answer in answers:
             return answer
     return Answer.NONE
+
+
+def _packets(evidence: Evidence, passport: Passport) -> Iterator[Packet]:
+    """Yield the flow's packets, those of its answers, and the ICMP errors about it."""
+    for flow in passport.flows:
+        for one in {flow, inverse(flow)}:
+            yield from evidence.recorded.packets_of.get(one, ())
 
 
 def decisions(hop: str, passport: Passport) -> tuple[Sighting, ...]:

@@ -163,6 +163,18 @@ class Recorded:
         ]
 
     @cached_property
+    def packets_of(self) -> Mapping[FiveTuple, Sequence[Packet]]:
+        """The packets of each 5-tuple (of what is innermost in tunnels), and the ICMP errors that quote it."""
+        found: dict[FiveTuple, list[Packet]] = {}
+        for packet in self.packets:
+            innermost = packet.innermost
+            found.setdefault(innermost.flow, []).append(packet)
+            for one in {packet, innermost} if packet.inner else (packet,):
+                if one.icmp is not None and one.icmp[2] is not None:
+                    found.setdefault(one.icmp[2], []).append(packet)
+        return found
+
+    @cached_property
     def first_packets(self) -> Mapping[FiveTuple, Sequence[Packet]]:
         """The packets that open a TCP connection (SYN), by their 5-tuple."""
         found: dict[FiveTuple, list[Packet]] = {}
@@ -223,7 +235,7 @@ class Evidence:
             return self.attempt.pod
         hop = hop.partition(" ")[0]
         outer = hop.rpartition("/")[0]
-        names = {node.name for node in self.plan.nodes}
+        names = self.plan.by_name
         return outer if hop not in names and outer in names else hop
 
     def lost_at(self, hop: str) -> str | None:

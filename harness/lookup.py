@@ -35,6 +35,7 @@ def names(folder: str) -> tuple[str, ...]:
     return tuple(ours + sorted(_entry_points(folder)))
 
 
+@cache
 def find(folder: str, name: str) -> ModuleType:
     """Return the plug's module.
 

@@ -67,6 +67,20 @@ def _is_from_own_sidecar(sighting: Sighting) -> bool:
 
 def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -> Passport:
     """Return the passport of an attempt."""
+    return join_all([attempt], recorded, plan, bindings)[0]
+
+
+def join_all(
+    attempts: Sequence[Attempt], recorded: Recorded, plan: Plan, bindings: Bindings
+) -> list[Passport]:
+    """Return the passports of attempts that were recorded together."""
+    opened = _opened_by_proxies(recorded, plan, bindings)
+    return [_join(attempt, recorded, plan, bindings, opened) for attempt in attempts]
+
+
+def _join(
+    attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings, opened: Sequence[Sighting]
+) -> Passport:
     roots = _roots(attempt, recorded, plan, bindings)
     known, used = recorded.follow(roots, attempt.started)
     in_vain = _dialled_in_vain(known, used.values(), recorded)
@@ -85,7 +99,7 @@ def join(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings) -
         known |= onward_known
         used |= onward_used
     mine = sorted(used.values(), key=lambda sighting: sighting.time)
-    strays = _strays(attempt, known, recorded, plan, bindings)
+    strays = _strays(attempt, known, recorded, opened)
     host = plan.node(attempt.pod).host or ""
     return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous), host)
 
@@ -225,12 +239,21 @@ def unaccounted(strays: Iterable[Sighting], recorded: Recorded) -> tuple[Sightin
 
 
 def _strays(
-    attempt: Attempt, known: set[FiveTuple], recorded: Recorded, plan: Plan, bindings: Bindings
+    attempt: Attempt, known: set[FiveTuple], recorded: Recorded, opened: Sequence[Sighting]
 ) -> tuple[Sighting, ...]:
-    """Return openings that left a proxy without any record of whom they were for.
+    """Return openings that left a proxy (`opened`) without any record of whom they were for.
 
     A connection that a proxy opens is accounted for by its log, or by conntrack when the node only translated it.
     """
+    strays = [stray for stray in opened if stray.time >= attempt.started and stray.flow not in known]
+    # a gateway's node gives what it opened another address, by which hops further on know it
+    onward, seen = recorded.follow({stray.flow for stray in strays if stray.flow})
+    further = [s for s in seen.values() if s.event in OPENINGS and s.flow in onward and s not in strays]
+    return (*strays, *further)
+
+
+def _opened_by_proxies(recorded: Recorded, plan: Plan, bindings: Bindings) -> list[Sighting]:
+    """Return the openings of proxies, sidecars among them, that no record accounts for."""
     proxies: set[str] = set()
     for (name, pool), address in bindings.inside.items():
         proxies.add(str(address))
@@ -241,22 +264,16 @@ def _strays(
     # on its own host a proxy and its server talk over loopback, an address that every node has
     hosts = tuple(node.name for node in plan.of_kind("mesh-host"))
     sidecars = {node.name for node in plan.of_kind("sidecar")}
-    strays = [
+    return [
         sighting
         for sighting in recorded.unaccounted
-        if sighting.time >= attempt.started
-        and sighting.flow is not None
+        if sighting.flow is not None
         and (
             sighting.flow.src in proxies
             or _within(sighting, hosts)
             or (sighting.at in sidecars and _is_from_own_sidecar(sighting))
         )
-        and sighting.flow not in known
     ]
-    # a gateway's node gives what it opened another address, by which hops further on know it
-    onward, seen = recorded.follow({stray.flow for stray in strays if stray.flow})
-    further = [s for s in seen.values() if s.event in OPENINGS and s.flow in onward and s not in strays]
-    return (*strays, *further)
 
 
 def _within(sighting: Sighting, hosts: Sequence[str]) -> bool:

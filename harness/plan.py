@@ -8,7 +8,9 @@ driver, observed on a cluster), so these are looked up in its Bindings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
@@ -61,21 +63,31 @@ class Plan:
 
     def node(self, name: str) -> Node:
         """Return a node by name; raises KeyError."""
+        return self.by_name[name]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """The nodes by their names."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _by_kind(self) -> Mapping[str, tuple[Node, ...]]:
+        found: dict[str, list[Node]] = {}
         for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+            for kind in dict.fromkeys(node.kinds):
+                found.setdefault(kind, []).append(node)
+        return {kind: tuple(nodes) for kind, nodes in found.items()}
 
     def of_kind(self, kind: str) -> tuple[Node, ...]:
         """Return the nodes that a kind furnishes."""
-        return tuple(node for node in self.nodes if kind in node.kinds)
+        return self._by_kind.get(kind, ())
 
-    @property
+    @cached_property
     def cluster_nodes(self) -> tuple[Node, ...]:
         """The cluster's nodes."""
         return tuple(node for node in self.nodes if node.placement == "cluster-node")
 
-    @property
+    @cached_property
     def pods(self) -> tuple[Node, ...]:
         """The pods, the cluster's DNS among them."""
         return tuple(node for node in self.nodes if node.placement == "pod")

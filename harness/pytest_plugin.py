@@ -247,16 +247,17 @@ class ScenarioItem(pytest.Item):
 
     def setup(self) -> None:
         """Send the flow and collect its evidence; evidence that proves nothing is an error."""
-        alike = (
-            item for item in self.session.items if isinstance(item, ScenarioItem) and item.runs is self.runs
-        )
-        selected = [item.case for item in alike if item.lab == self.lab]
-        if (skipped := self.runs.skipped(self.lab, self.case, selected)) is not None:
+        if (skipped := self.runs.skipped(self.lab, self.case, self._selected())) is not None:
             pytest.skip(str(skipped))
-        self._result = self.runs.result(self.lab, self.case, selected)
+        self._result = self.runs.result(self.lab, self.case, self._selected())
         self.user_properties.append(("verdict", self._result.verdict.state))
         if self._result.verdict.state == "unknown":
             raise NotHeld(_words(self._result))
+
+    def _selected(self) -> Iterator[Item]:
+        for item in self.session.items:
+            if isinstance(item, ScenarioItem) and item.runs is self.runs and item.lab == self.lab:
+                yield item.case
 
     def runtest(self) -> None:
         """Judge: what is not held now is broken."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import lookup
 from harness.capabilities import Skipped
+from harness.evidence import State
 from harness.run import Result
 from harness.running import RunningLab
 
+MANY = 20
+"""Cases of a scenario; of more than so many, those that held are summed up, and those that did not are told first."""
+MOST_TOLD = 20
+"""How many cases of such a scenario that did not hold are told in full."""
 FILES = ("jsonl", "junit", "tap", "table", "tenants", "capture", "html")
 
 BUNDLE = "bundle.tgz"
@@ -61,6 +67,38 @@ class Summary:
         """How many of each state, and how many were skipped, in words."""
         counts = [f"{number} {state}" for state, number in self.counts.items() if number]
         return ", ".join(counts + ([f"{len(self.skipped)} skipped"] if self.skipped else []))
+
+
+def by_scenario(results: Sequence[Result]) -> list[list[Result]]:
+    """Return the results of each scenario, in the order of their first cases."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.item.path, result.item.scenario.name), []).append(result)
+    return list(groups.values())
+
+
+def worst(results: Sequence[Result]) -> State:
+    """Return the state that stands for several results."""
+    states = {result.verdict.state for result in results}
+    order: tuple[State, ...] = ("broken", "unknown", "held")
+    return next(state for state in order if state in states)
+
+
+def told(results: Sequence[Result]) -> list[Result]:
+    """Return the results that a report of limited length tells in full: all, but for scenarios of many cases.
+
+    Of those the first that did not hold, broken before unknown; where all held, one.
+    """
+    found: set[int] = set()
+    for group in by_scenario(results):
+        if len(group) <= MANY:
+            found |= set(map(id, group))
+            continue
+        failed = sorted(
+            (result for result in group if result.verdict.state != "held"), key=lambda one: one.verdict.state
+        )
+        found |= set(map(id, failed[:MOST_TOLD] or group[:1]))
+    return [result for result in results if id(result) in found]
 
 
 def write(summary: Summary, lab: RunningLab | None, out: Path) -> Path:

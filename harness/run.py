@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from harness.attempt import TOGETHER, observe
+from harness.attempt import observe
+from harness.batches import Judged, beside, is_one_of_many, is_probed_denial, lean
 from harness.denial import decision_of, decisions, rule_of
 from harness.evidence import Attempt, Evidence, Finding, State
 from harness.lab_words import seconds_of
@@ -43,8 +44,8 @@ class Result:
 class Session:
     """One run of scenarios on one lab; controls are run once for each generation of it, whatever was selected.
 
-    Probes that are to be denied are sent together, in one window: their source ports are bound beforehand, so
-    that everything seen of them can be told apart.
+    Probes that are to be denied by the same control, and those of one scenario that are to be allowed, are sent
+    together, in one window: their source ports are bound beforehand, so that everything seen of them can be told apart.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Session:
                 self._results[item.id] = Result(
                     item, conclude([failed]), None, None, time.monotonic() - begun
                 )
-            elif _is_probed_denial(item):
-                self._run_together(item)
+            elif is_probed_denial(item):
+                self._run_denials(item)
+            elif is_one_of_many(item, self._lab.plan):
+                self._run_matrix(item)
             else:
                 result = self._run(item)
                 self._results[item.id] = replace(result, seconds=time.monotonic() - begun)
@@ -83,25 +86,13 @@ class Session:
                 self._proven[item.id] = self._results[item.id]
         return self._results[item.id]
 
-    def _run_together(self, item: Item) -> None:
+    def _run_denials(self, item: Item) -> None:
         """Run a denial, and with it the selected ones that rest on the same control."""
-        alike = [
-            other
-            for other in self._selected
-            if _is_probed_denial(other)
-            and other.id not in self._results
-            and other.id != item.id
-            and other.scenario.control == item.scenario.control
-            and not other.scenario.stable
-        ]
-        together = [item, *alike][:TOGETHER]
         begun = time.monotonic()
         wanted = item.scenario.stable or 1
-        self._told(item.id)
-        found = self._attempt(together if wanted == 1 else [item])
-        share = (time.monotonic() - begun) / len(found)
-        for one, (evidence, passport, verdict) in zip(together, found, strict=False):
-            self._results[one.id] = Result(one, verdict, evidence, passport, share)
+        together = beside(item, self._selected, self._results) if wanted == 1 else [item]
+        for one, result in self._together(together):
+            self._results[one.id] = result
         for tries in range(2, wanted + 1):
             if self._results[item.id].verdict.state != "held":
                 return
@@ -109,6 +100,33 @@ class Session:
             self._results[item.id] = Result(
                 item, verdict, evidence, passport, time.monotonic() - begun, tries
             )
+
+    def _run_matrix(self, item: Item) -> None:
+        """Run an allowed probe, and with it the selected ones of its scenario.
+
+        What could not be told apart in company is tried alone, and what may be tried again (`within`) as well.
+        """
+        for one, result in self._together(beside(item, self._selected, self._results)):
+            again = one.scenario.within or (result.passport and result.passport.ambiguous)
+            if result.verdict.state != "held" and again:
+                begun = time.monotonic()
+                alone = self._run(one)
+                flaky = alone.flaky or {alone.verdict.state, result.verdict.state} == {"held", "broken"}
+                seconds = result.seconds + time.monotonic() - begun
+                self._results[one.id] = replace(alone, seconds=seconds, tries=alone.tries + 1, flaky=flaky)
+            else:
+                self._results[one.id] = result
+            self._proven[one.id] = self._results[one.id]
+
+    def _together(self, items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """Try probes in one window; yield each with its own result and its share of the time."""
+        begun = time.monotonic()
+        others = f", and {len(items) - 1} more" if len(items) > 1 else ""
+        self._told(f"{items[0].id}{others}")
+        found = lean(self._attempt(items))
+        share = (time.monotonic() - begun) / len(found)
+        for item, (evidence, passport, verdict) in zip(items, found, strict=True):
+            yield item, Result(item, verdict, evidence, passport, share)
 
     def _run_load(self, item: Item, flows: int) -> Result:
         """Run an item's flow many times, and its steps meanwhile; they are undone when all was judged."""
@@ -195,7 +213,7 @@ class Session:
                 return Finding("control", "unknown", item.source, f"the control {control.id!r} held", seen)
         return None
 
-    def _attempt(self, items: Sequence[Item]) -> list[tuple[Evidence, Passport, Verdict]]:
+    def _attempt(self, items: Sequence[Item]) -> list[Judged]:
         """Try one item, or several probes at once, with the lab to ourselves; judge each by the same recordings."""
         with self._lab.window(WINDOW_SECONDS):
             observed, self._earlier = observe(self._lab, items, self._earlier, since=self._since)
@@ -214,13 +232,6 @@ def _cannot_change(item: Item) -> Result:
         "capability", "unknown", item.source, "a lab that can be changed", "this driver's cannot"
     )
     return Result(item, conclude([missing]), None, None, 0.0)
-
-
-def _is_probed_denial(item: Item) -> bool:
-    """Tell whether an item may be tried together with others of its kind."""
-    word, _ = outcome_of(item.scenario.expect)
-    scenario = item.scenario
-    return scenario.run is None and word != "allowed" and not scenario.given and scenario.load is None
 
 
 def as_record(result: Result) -> Mapping[str, object]:

@@ -202,6 +202,7 @@ class _Cases:
         in_turn: tuple[str, ...] = ()
         if scenario.load is not None and scenario.load.in_turn and senders:
             in_turn, senders, many = tuple(senders), dict.fromkeys([next(iter(senders))]), False
+        completed = _with_defaults(scenario, defaults)
         for pod, target, proxy, attack in product(senders, targets, proxies, attacks):
             varying = [
                 value
@@ -215,7 +216,7 @@ class _Cases:
             ]
             yield Item(
                 id=f"{name} [{', '.join(map(str, varying))}]" if varying else name,
-                scenario=_with_defaults(scenario, defaults),
+                scenario=completed,
                 source=pod,
                 sources=in_turn,
                 to=target,

@@ -30,9 +30,8 @@ def digest(raw: Raw, plan: Plan, before: Counters, after: Counters, blind: Seque
     counters = _difference(before, after)
     sightings = [*_conntrack(raw), *_nflog(raw, packets), *_from_packets(packets)]
     sightings += _not_by_the_way_back(packets, counters)
-    known = {node.name for node in plan.nodes}
     for (node_name, program), found in lines.items():
-        if node_name not in known:  # its last words; a step took it away
+        if node_name not in plan.by_name:  # its last words; a step took it away
             continue
         node = plan.node(node_name)
         for kind in node.kinds:

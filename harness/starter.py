@@ -1,4 +1,4 @@
-"""A first lab of one's own: `egresslab init` writes a lab and a scenario file that hold as they are."""
+"""A lab of one's own: `egresslab init` and `generate` write a lab and a scenario file that hold as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from harness import scalars, shipped
+from harness import generated, scalars, shipped
 from harness.errors import InputError
 from harness.lab_words import Name
 
@@ -82,11 +82,26 @@ def write_starter(folder: Path) -> None:
 
     Raises InputError when the folder's name cannot be a lab's, or a file is there or cannot be written.
     """
+    _write(folder, LAB, SCENARIOS)
+
+
+def write_generated(folder: Path, size: generated.Size) -> None:
+    """Write a lab of a given size and its scenarios into a folder, called as the folder is.
+
+    Raises InputError as `write_starter`, and for a size that no lab can have.
+    """
+    faults = tuple(size.faults())
+    if faults:
+        raise InputError(*faults)
+    _write(folder, generated.lab_text(size), generated.scenario_text(size))
+
+
+def _write(folder: Path, lab: str, scenarios: str) -> None:
     files = {
-        folder / shipped.LAB_FILE: LAB.replace("NAME", _lab_name(folder.resolve().name)),
-        folder / SCENARIO_FILE: SCENARIOS,
+        folder / shipped.LAB_FILE: lab.replace("NAME", _lab_name(folder.resolve().name)),
+        folder / SCENARIO_FILE: scenarios,
     }
-    taken = [f"{path} is there already; init overwrites nothing" for path in files if path.exists()]
+    taken = [f"{path} is there already; nothing is overwritten" for path in files if path.exists()]
     if taken:
         raise InputError(*taken)
     try:

@@ -17,10 +17,14 @@ from harness.agent.children import Place, Worker
 from harness.agent.folders import outermost
 from harness.agent.layout import Layout, Nic, Route, Space, Tunnel
 from harness.agent.pod import make_pod
-from harness.programs.nft import Nft
+from harness.agent.rules import LowNumbers, Rules
 
 _LAST_GROUP = 2**31 - 1
 _FIRST_NIC, _FIRST_TUNNEL, _FIRST_CALI, _FIRST_BRIDGE, _FIRST_PORT = 2, 500, 1000, 10, 1000
+
+
+_MORE_RULES, _MOST_RULES = 64, 900
+"""For how many spaces more than those with rules descriptors are kept back, and for how many in all."""
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Built:
     space: Space
     place: Place
     route: netlink.Socket
-    nft: Nft
+    nft: Rules
     raw: socket.socket
     indexes: dict[str, int]
     """Interface name to index."""
@@ -69,6 +73,8 @@ class Network:
         self._worker = worker
         self._keep = tuple(outermost(keep))
         self._groups = _groups()
+        ruled = sum(bool(space.rules) for space in layout.spaces)
+        self._low = LowNumbers(min(ruled + _MORE_RULES, _MOST_RULES))
         self._port = _FIRST_PORT
         self._fabric = netlink.Socket()
         if layout.bridges:
@@ -94,11 +100,10 @@ class Network:
 
     def add(self, spaces: Sequence[Space]) -> list[Built]:
         """Make namespaces and everything in them."""
-        made = []
-        for space in spaces:
-            call = partial(_make_space, space, self._worker, self._keep, self._groups)
-            self.spaces[space.name] = _adopt(space) if space.here else self._worker.call(call)
-            made.append(self.spaces[space.name])
+        make = partial(_make_space, worker=self._worker, keep=self._keep, groups=self._groups, low=self._low)
+        there = self._worker.call(lambda: {space.name: make(space) for space in spaces if not space.here})
+        made = [_adopt(space) if space.here else there[space.name] for space in spaces]
+        self.spaces |= {built.space.name: built for built in made}
         batch: list[netlink.Message] = []
         for built in made:
             for number, nic in enumerate(built.space.nics):
@@ -225,7 +230,7 @@ def route_message(built: Built, route: Route, *, again: bool = False) -> netlink
     )
 
 
-def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str) -> Built:
+def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str, low: LowNumbers) -> Built:
     """Make a namespace, in the worker's thread, which is home again when this returns."""
     sys_.unshare(sys_.CLONE_NEWNET)
     try:
@@ -234,7 +239,8 @@ def _make_space(space: Space, worker: Worker, keep: tuple[str, ...], groups: str
         for name, value in space.sysctls:
             _write_sysctl(name, value)
         # these sockets stay in this namespace for good
-        route, nft, raw = netlink.Socket(), Nft(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        route, raw = netlink.Socket(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        nft = Rules(low, lambda make: worker.visit(Place(net), make))
         place = make_pod(space, net, keep) if space.pod else Place(net)
         return Built(space, place, route, nft, raw, {"lo": 1})
     finally:
@@ -247,7 +253,9 @@ def _adopt(space: Space) -> Built:
     Raises OSError when a card is not there. What others configured of them goes.
     """
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    built = Built(space, Place(None), netlink.Socket(), Nft(), raw, {"lo": 1})
+    built = Built(
+        space, Place(None), netlink.Socket(), Rules(LowNumbers(0), lambda make: make()), raw, {"lo": 1}
+    )
     known = {entry.address.partition("/")[0]: entry for entry in built.route.addresses()}
     batch: list[netlink.Message] = []
     for nic in space.nics:

@@ -9,6 +9,7 @@ import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_FS = 0x00000200
+CLONE_FILES = 0x00000400
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
@@ -65,6 +66,14 @@ def keep_descriptors_to_itself() -> None:
     """Mark every descriptor but the three streams to be closed in programs that start (close_range(2))."""
     result = _libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(3), ctypes.c_uint(2**32 - 1), _CLOSE_RANGE_CLOEXEC)
     _checked("close_range", result)
+
+
+def close_all_but(fd: int) -> None:
+    """Close every descriptor but the three streams and one other (close_range(2))."""
+    for first, last in ((3, fd - 1), (fd + 1, 2**32 - 1)):
+        if first <= last:
+            result = _libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), 0)
+            _checked("close_range", result)
 
 
 def receive(link: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:

@@ -99,7 +99,7 @@ def _is_passing(hop: str, seen: Sequence[Sighting], evidence: Evidence) -> bool:
     programs a part in an echo, which kernels answer.
     """
     sent = sent_by(evidence.attempt)
-    node = next((node for node in evidence.plan.nodes if node.name == hop), None)
+    node = evidence.plan.by_name.get(hop)
     if sent is None or node is None:
         return False
     if sent.protocol == ICMP:
@@ -122,7 +122,7 @@ def _keeps_log(hop: str, evidence: Evidence) -> bool:
     if SIDECAR in (hop, container):
         return True
     place = evidence.place_of(hop)
-    node = next((node for node in evidence.plan.nodes if node.name == place), None)
+    node = evidence.plan.by_name.get(place)
     if node is None:
         return False
     plugs = [lookup.find("nodes", kind) for kind in node.kinds]

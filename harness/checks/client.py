@@ -45,7 +45,7 @@ def judge(expected: Client, evidence: Evidence, passport: Passport) -> Iterator[
 def _wanted(expected: Client, evidence: Evidence, passport: Passport) -> _Wanted:
     said = _Wanted(() if expected.exit is None else (expected.exit,), expected.shows)
     hop = getattr(outcome_of(evidence.attempt.item.scenario.expect)[1], "at", None)
-    node = next((node for node in evidence.plan.nodes if node.name == hop), None)
+    node = evidence.plan.by_name.get(hop or "")
     if node is None:
         return said
     for kind in node.kinds:

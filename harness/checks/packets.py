@@ -38,7 +38,10 @@ def _of_the_flow(
 ) -> list[capture.Packet]:
     """Return the flow's packets at a tap, and those that one of them is wrapped in."""
     found = []
-    for packet in evidence.recorded.packets:
+    packets_of = evidence.recorded.packets_of
+    wanted_flows = {*passport.flows, *map(inverse, passport.flows)}
+    near = {id(packet): packet for flow in wanted_flows for packet in packets_of.get(flow, ())}
+    for packet in sorted(near.values(), key=lambda packet: packet.time):
         flow = packet.innermost.flow
         forth, back = flow in passport.flows, inverse(flow) in passport.flows
         if packet.tap == wanted.at and {"client": forth, "server": back}.get(sent_by or "", forth or back):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from harness.evidence import Sighting
 from harness.identity import Certificates
-from harness.lab import Outside, Port
+from harness.lab import Outside, Port, Ports
 from harness.plan import Bindings, Node, Plan, Program, Ready, Runtime
 from harness.plan import File as NodeFile
 from harness.sightings import facts_of, json_lines, tcp
@@ -23,6 +23,7 @@ class Spec(Outside):
 
     kind: Literal["echo"]
     port: Port = 9000
+    more_ports: Ports = ()
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001 - every kind's form
@@ -30,7 +31,8 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     if not isinstance(node.spec, Spec):
         raise TypeError(f"{node.name} is no echo")
     folder = bindings.folder(node.name)
-    config = {"name": node.name, "listen": f"0.0.0.0:{node.spec.port}"}
+    listen, *also = (f"0.0.0.0:{port}" for port in dict.fromkeys((node.spec.port, *node.spec.more_ports)))
+    config = {"name": node.name, "listen": listen, **({"also": also} if also else {})}
     argv = (*bindings.python, f"{bindings.directory}/programs/echo.py", f"{folder}/echo.json")
     return Runtime(
         programs=(Program("echo", argv, Ready("log", '"ready"')),),

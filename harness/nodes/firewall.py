@@ -23,7 +23,7 @@ NFLOG_GROUP = 5
 
 
 class Rule(Entry):
-    """One rule: from and to are names (`snat/<pool>`, a node, a network), never addresses."""
+    """One rule: from and to are names (`snat/<pool>`, `pool/<pool>`, a node, a network), never addresses."""
 
     name: Name
     from_: Line | None = Field(alias="from", default=None)
@@ -48,6 +48,7 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ..
     """Yield what is wrong with this node in its lab, each with its place below `outside.<name>`."""
     nodes = list(lab.cluster.nodes) if lab.cluster else []
     pools = [f"snat/{pool}" for node in lab.outside.values() for pool in getattr(node, "snat_pools", {})]
+    pools += [f"pool/{pool}" for pool in (lab.cluster.pools if lab.cluster else ())]
     known = sorted({*lab.networks, *nodes, *lab.outside, *pools})
     for index, rule in enumerate(spec.rules):
         if rule.name == "default":
@@ -61,7 +62,7 @@ def check(name: str, spec: Spec, lab: Lab) -> Iterator[tuple[tuple[str | int, ..
             if word is not None and word not in known:
                 yield (
                     ("rules", index, key),
-                    f"unknown node, network or SNAT pool {word!r}; {nearest(word, known)}",
+                    f"unknown node, network or pool {word!r}; {nearest(word, known)}",
                 )
 
 
@@ -110,6 +111,8 @@ def _match(side: str, name: str | None, plan: Plan, bindings: Bindings) -> tuple
             for other in plan.nodes
             for address in getattr(other.spec, "snat_pools", {}).get(pool, ())
         ]
+    elif name.startswith("pool/") and plan.lab.cluster is not None:
+        found = [str(plan.lab.cluster.pools[name.removeprefix("pool/")].cidr)]
     elif name in plan.lab.networks:
         found = [str(plan.lab.networks[name].cidr)]
     else:

@@ -2,11 +2,13 @@
 
 `python3 -m harness.programs.echo CONFIG.json`, or this file's path in place of the module. Configuration:
 
-    {"name": "echo", "listen": "0.0.0.0:9000"}
+    {"name": "echo", "listen": "0.0.0.0:9000", "also": ["0.0.0.0:9001"]}
 
-It prints `listening`, `ready`, then for each connection `accept`, `answer` for each piece that was answered, and
-`close` when both sides have ended or one broke; all with `conn`, `peer` and `local`. A client may end its
-direction first, as `echo hi | nc -N` does, and still gets its answer.
+`also` may be left out: further addresses to listen on.
+
+It prints `listening` for each address, `ready`, then for each connection `accept`, `answer` for each piece that
+was answered, and `close` when both sides have ended or one broke; all with `conn`, `peer` and `local`. A client may
+end its direction first, as `echo hi | nc -N` does, and still gets its answer.
 
 Exit statuses: 0 after SIGTERM, 2 unusable configuration, 4 an address that cannot be listened on, 74 the log
 broke.
@@ -20,12 +22,15 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if not __package__:
     # Started as a file: its folder is the package, wherever it was put, so that its neighbours are found.
     _parent, _, __package__ = __file__.rpartition("/")[0].rpartition("/")
     sys.path.append(_parent or "/")
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 from .events import CANNOT_LISTEN, EventLog, parsed, read_config, refuse, written
 
@@ -35,21 +40,22 @@ CHUNK = 65536
 
 
 class Echo:
-    """One listener; a thread for each connection."""
+    """Listeners, of which each connection gets a thread; connections are numbered over all of them."""
 
-    def __init__(self, address: tuple[str, int], log: EventLog) -> None:
-        self._address = address
+    def __init__(self, addresses: Sequence[tuple[str, int]], log: EventLog) -> None:
+        self._addresses = addresses
         self._log = log
         self._numbers = itertools.count(1)
 
     def open(self) -> None:
         """Listen and serve from then on.
 
-        Raises OSError when the address cannot be listened on.
+        Raises OSError when an address cannot be listened on.
         """
-        listener = socket.create_server(self._address, backlog=1024)
-        self._log.write("listening", local=written(listener.getsockname()))
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        for address in self._addresses:
+            listener = socket.create_server(address, backlog=1024)
+            self._log.write("listening", local=written(listener.getsockname()))
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -94,11 +100,12 @@ def main() -> None:
     threading.stack_size(262144)
     log = EventLog()
     try:
-        name, address = config["name"], parsed(config["listen"])
+        name = config["name"]
+        addresses = [parsed(address) for address in (config["listen"], *config.get("also", ()))]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         refuse(f"{sys.argv[1]}: unusable: {error!r}")
     try:
-        Echo(address, log).open()
+        Echo(addresses, log).open()
     except OSError as error:
         refuse(f"{name}: {error}", CANNOT_LISTEN)
     log.write("ready", name=name)

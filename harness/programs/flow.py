@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .events import written
-from .resolver import Resolver, resolve
+from .resolver import Resolver, look_up
 from .tls_client import Offer, bare, context_of
 from .wire import EndedError, Status, Steps, Wire
 
@@ -82,21 +82,26 @@ class Outcome:
 
 
 class Flow:
-    """The state of one probe; `run` is its generator. `ports` are those that the run has used, by node."""
+    """The state of one probe; `run` is its generator.
 
-    def __init__(
+    `ports` are those that the run has used, by node; `addresses` what it has looked up already, by node and name.
+    """
+
+    def __init__(  # noqa: PLR0913 - one run's, but for the probe
         self,
         probe: Probe,
         open_socket: OpenSocket,
         resolver: Callable[[str], Resolver],
         context: Callable[[tuple[str, str] | None], ssl.SSLContext],
         ports: set[tuple[str, str]],
+        addresses: Mapping[tuple[str, str], str],
     ) -> None:
         self._probe = probe
         self._open_socket = open_socket
         self._resolver = resolver
         self._context = context
         self._ports = ports
+        self._addresses = addresses
         self._deadline = time.monotonic() + probe.timeout
         self._stage: Stage = "resolve"
         self._local: str | None = None
@@ -229,11 +234,10 @@ class Flow:
 
     def _resolve(self, host: str) -> Steps[str]:
         resolver = self._resolver(self._probe.node)
-        known = resolver.known(host)
+        known = resolver.known(host) or self._addresses.get((self._probe.node, host))
         if known is not None:
             return known
-        with self._open_socket(self._probe.node, socket.AF_INET, socket.SOCK_DGRAM, 0) as sock:
-            return (yield from resolve(Wire(sock, self._deadline), resolver, host))
+        return (yield from look_up(self._open_socket, self._probe.node, resolver, host, self._deadline))
 
     def _tunnel(self, wire: Wire) -> Steps[None]:
         target = f"{self._probe.host}:{self._probe.port}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from .wire import EndedError, Steps, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ATTEMPTS = 2
 INTERVAL = 1.0
@@ -87,6 +87,18 @@ class Reply:
 
     addresses: tuple[str, ...] = ()
     alias: str | None = None
+
+
+def look_up(
+    open_socket: Callable[[str, int, int, int], socket.socket],
+    node: str,
+    resolver: Resolver,
+    host: str,
+    deadline: float,
+) -> Steps[str]:
+    """Return a name's address, asked for from a node; raises EndedError and OSError."""
+    with open_socket(node, socket.AF_INET, socket.SOCK_DGRAM, 0) as sock:
+        return (yield from resolve(Wire(sock, deadline), resolver, host))
 
 
 def resolve(wire: Wire, resolver: Resolver, host: str) -> Steps[str]:

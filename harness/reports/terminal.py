@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,13 +16,19 @@ from rich.text import Text
 from harness.capabilities import Skipped
 from harness.comparison import compare
 from harness.correlation import correlate
+from harness.evidence import State
 from harness.exercised import of_run
 from harness.explain import failure_lines, passport_lines
-from harness.report import BUNDLE, Summary
+from harness.report import BUNDLE, MANY, MOST_TOLD, Summary, by_scenario, told, worst
 from harness.run import Result
+from harness.scenario import Item
 from harness.verdict import outcome_of
 
 _STYLES = {"held": "green", "broken": "bold red", "unknown": "yellow"}
+_SHOWN = 3
+"""How many of a scenario's many cases are told as the run goes."""
+_ADDRESSES = 4
+"""How many sources of a scenario's flows are named in its row."""
 _PIPE_WIDTH = 200
 """Of the table of ways: a pipe has no width of its own, and rich would take 80 columns for it."""
 
@@ -39,6 +45,8 @@ class Terminal:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._verbose = verbose
         self._status: Status | None = None
+        self._cases: Counter[tuple[str, str]] = Counter()
+        self._waiting: list[Result] = []
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +88,45 @@ class Terminal:
             for name, took in phases:
                 self.console.print(f"  {name:<16} {took:6.3f} s")
 
+    def expect(self, items: Sequence[Item]) -> None:
+        """Say what will be tried: scenarios of many cases are told in one line each, with what did not hold."""
+        self._cases = Counter((item.path, item.scenario.name) for item in items)
+
     def result(self, result: Result) -> None:
         """Print one result, with its passport when it did not hold or -v asks for it."""
+        scenario = result.item.path, result.item.scenario.name
+        if self._cases[scenario] <= MANY or self._verbose:
+            self._print(result)
+            return
+        self._waiting.append(result)
+        if len(self._waiting) == self._cases[scenario]:
+            group, self._waiting = self._waiting, []
+            self._sum_up(group)
+
+    def _sum_up(self, group: Sequence[Result]) -> None:
+        """Print what came of a scenario of many cases: one line, and below it those that did not hold."""
+        self.quiet()
+        state = worst(group)
+        seconds = sum(result.seconds for result in group)
+        line = Text.assemble(
+            (f"{_MARKS[state]} {state:<8}", _STYLES[state]),
+            f"{group[0].item.scenario.name} [{_flows(group, state)} flows]",
+            (f"  {seconds:.2f} s", "dim"),
+        )
+        self.console.print(line)
+        if state == "held":
+            return
+        for result in told(group)[:_SHOWN]:
+            self._print(result)
+        failed = sum(result.verdict.state != "held" for result in group)
+        if failed > _SHOWN:
+            self.console.print(
+                Text(
+                    f"    and {failed - _SHOWN} more; {min(failed, MOST_TOLD)} are in report.html, all in flows.jsonl"
+                )
+            )
+
+    def _print(self, result: Result) -> None:
         self.quiet()
         state = result.verdict.state
         line = Text.assemble(
@@ -119,10 +164,14 @@ class Terminal:
         table.add_column("scenario", ratio=3, overflow="fold")
         table.add_column("outcome", ratio=2, overflow="fold")
         table.add_column("evidence", ratio=2, overflow="fold")
-        for group in _by_scenario(summary.results):
-            state = _worst(group)
-            flows = sum(sum(result.load.values()) if result.load else 1 for result in group)
-            row = (str(flows), group[0].item.scenario.name, _expected(group[0]), _evidence(group, state))
+        for group in _differences_first(summary.results):
+            state = worst(group)
+            row = (
+                _flows(group, state),
+                group[0].item.scenario.name,
+                _expected(group[0]),
+                _evidence(group, state),
+            )
             table.add_row(Text(f"{_MARKS[state]} {state}", _STYLES[state]), *map(Text, row))
         for one in _skipped(summary):
             table.add_row(Text("- skipped", "yellow"), *map(Text, one))
@@ -186,11 +235,9 @@ class Terminal:
         (self.console if self.console.is_terminal else wide).print(table)
 
 
-def _by_scenario(results: Sequence[Result]) -> Iterable[Sequence[Result]]:
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.item.path, result.item.scenario.name), []).append(result)
-    return groups.values()
+def _differences_first(results: Sequence[Result]) -> list[list[Result]]:
+    """Return the results of each scenario, broken before unknown before held."""
+    return sorted(by_scenario(results), key=lambda group: ("broken", "unknown", "held").index(worst(group)))
 
 
 def _skipped(summary: Summary) -> Iterator[tuple[str, str, str, str]]:
@@ -203,9 +250,11 @@ def _skipped(summary: Summary) -> Iterator[tuple[str, str, str, str]]:
         yield str(cases), name, expected, evidence
 
 
-def _worst(group: Sequence[Result]) -> str:
-    states = {result.verdict.state for result in group}
-    return next(state for state in ("broken", "unknown", "held") if state in states)
+def _flows(group: Sequence[Result], state: State) -> str:
+    """Say how many flows a scenario had, and where not all came to the same, how many to the state that is shown."""
+    flows = sum(sum(result.load.values()) if result.load else 1 for result in group)
+    alike = sum(result.verdict.state == state for result in group)
+    return str(flows) if alike == len(group) else f"{alike} of {flows}"
 
 
 def _expected(result: Result) -> str:
@@ -234,6 +283,8 @@ def _evidence(group: Sequence[Result], state: str) -> str:
     )
     if sources:
         hop = next(finding.at for finding in found if finding.check == "source")
+        if len(sources) > _ADDRESSES:
+            return f"{hop} saw {len(sources)} addresses, {sources[0]} among them"
         return f"{hop} saw {', '.join(sources)}"
     outcome = group[0].item.scenario.expect
     denied = outcome.rejected or outcome.dropped

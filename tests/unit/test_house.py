@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "markup",
         "pod_link",
         "mutation",
+        "generated",
     ),  # on their own feet
     ("tools", "source", "pcapng", "lab_words", "entry", "attacks"),
     ("labels",),
@@ -78,7 +79,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checks",),
     ("read_routing",),
     ("attempt", "steps"),
-    ("load",),
+    ("load", "batches"),
     ("run",),
     ("exercised",),
     ("mutants_outside", "mutants_cluster", "mutants_policies"),
@@ -109,7 +110,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "diff_table",
     ),
     ("command_line",),
-    ("questions",),
+    ("questions", "own_labs"),
     ("cli", "pytest_plugin"),  # the two doors
 )
 
@@ -140,6 +141,7 @@ DOORS = {
         "look_stats.py",
         "mutate_table.py",
         "mtls_table.py",
+        "own_labs.py",
         "questions.py",
         "starter.py",
         "why.py",

@@ -31,10 +31,12 @@ def others_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.syspath_prepend(tmp_path)
     lookup.names.cache_clear()
     lookup._entry_points.cache_clear()
+    lookup.find.cache_clear()
     yield
     sys.modules.pop("their_plugs", None)
     lookup.names.cache_clear()
     lookup._entry_points.cache_clear()
+    lookup.find.cache_clear()
 
 
 def test_a_word_leads_to_its_module() -> None:

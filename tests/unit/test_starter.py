@@ -65,7 +65,7 @@ def test_nothing_is_overwritten(tmp_path: Path, there: str) -> None:
     (folder / there).write_text("mine\n", encoding="utf-8")
     result = init(folder)
     assert result.exit_code == 2
-    assert f"{folder / there} is there already; init overwrites nothing" in result.output
+    assert f"{folder / there} is there already; nothing is overwritten" in result.output
     assert [path.name for path in folder.iterdir()] == [there]
     assert (folder / there).read_text(encoding="utf-8") == "mine\n"
 

@@ -20,6 +20,8 @@ from harness.drivers.netns.watcher import control_name
 from harness.errors import GoneError, LabError
 
 _PREFIX = "@egresslab/"
+_DOWN_SECONDS = 15
+"""More than the watcher gives the lab's first process to close what the kernel takes long over."""
 
 
 def running(owner: int) -> tuple[str, ...]:
@@ -129,7 +131,7 @@ def end(lab: str, owner: int) -> None:
         client.close()
     try:
         signal.pidfd_send_signal(handle, signal.SIGTERM)
-        if not select.select([handle], [], [], 2)[0]:
+        if not select.select([handle], [], [], _DOWN_SECONDS)[0]:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             select.select([handle], [], [], 2)
     except ProcessLookupError:

@@ -16,7 +16,7 @@ from harness.explain import arrow
 from harness.flow_path import stops_of
 from harness.markup import Markup, element, joined
 from harness.passport import Passport
-from harness.report import Summary
+from harness.report import MANY, MOST_TOLD, Summary, by_scenario, told, worst
 from harness.reports.html.ladder import key, ladder
 from harness.reports.html.truth import SIGNS, badge, expected, table_of, target, truth_table
 from harness.run import Result
@@ -41,7 +41,8 @@ def page(summary: Summary, lab: RunningLab | None, beside: Sequence[str] = ()) -
     topologies = _Topologies(summary, lab)
     parts = {
         "Summary": [_summary(summary, beside)],
-        "Truth table": [truth_table(summary.results)],
+        "Scenarios": list(_scenarios(summary)),
+        "Truth table": [truth_table(_numbered(summary))],
         "Comparison": list(_compared(summary)),
         "Tenants": list(_tenants(summary)),
         "Topology": list(topologies.whole()),
@@ -112,6 +113,32 @@ def _facts(pairs: Iterable[tuple[str, object]]) -> Markup:
 
 def _folded(heading: str, *content: object) -> Markup:
     return element("details", element("summary", heading), *content)
+
+
+def _numbered(summary: Summary) -> list[tuple[int, Result]]:
+    """Return the results that the page tells in full, each with its number among all."""
+    full = set(map(id, told(summary.results)))
+    return [(number, result) for number, result in enumerate(summary.results, 1) if id(result) in full]
+
+
+def _scenarios(summary: Summary) -> Iterator[Markup]:
+    """Yield a table of the scenarios, those that did not hold first, where some have too many cases to tell each."""
+    groups = by_scenario(summary.results)
+    if all(len(group) <= MANY for group in groups):
+        return
+    order = ("broken", "unknown", "held")
+    rows = []
+    for group in sorted(groups, key=lambda group: order.index(worst(group))):
+        states = [result.verdict.state for result in group]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in order if state in states)
+        rows.append((badge(worst(group)), group[0].item.scenario.name, expected(group[0]), counts))
+    yield _rows(("verdict", "scenario", "expected", "flows"), rows, "What came of each scenario", "scenarios")
+    number = len(summary.results) - len(_numbered(summary))
+    yield element(
+        "p",
+        f"Of scenarios of more than {MANY} cases, the truth table and the flows below have those that did not hold, "
+        f"{MOST_TOLD} of each at most, or one that stands for all. The other {number} flows are in flows.jsonl.",
+    )
 
 
 def _rows(
@@ -189,7 +216,7 @@ def _wide(drawn: Markup, name: str) -> Markup:
 
 
 def _flows(summary: Summary, lab: RunningLab | None, topologies: _Topologies) -> Iterator[Markup]:
-    for number, result in enumerate(summary.results, 1):
+    for number, result in _numbered(summary):
         state = result.verdict.state
         heading = element("h3", badge(state), f" {result.item.id}")
         yield element(

@@ -31,11 +31,12 @@ def badge(state: str) -> Markup:
     return element("span", f"{SIGNS[state]} {state}", class_=f"verdict {state}")
 
 
-def truth_table(results: Sequence[Result]) -> Markup:
-    """Return a row for each client and a column for each target; each cell leads to its flows."""
+def truth_table(numbered: Sequence[tuple[int, Result]]) -> Markup:
+    """Return a row for each client and a column for each target; each cell leads to its flows, by their numbers."""
+    results = [result for _, result in numbered]
     columns = tuple(dict.fromkeys(target(result) for result in results))
     cells: dict[tuple[str, str], list[Markup]] = {}
-    for number, result in enumerate(results, 1):
+    for number, result in numbered:
         word, _ = outcome_of(result.item.scenario.expect)
         link = element(
             "a",
