@@ -18,8 +18,9 @@ from test_report import NASTY, nasty, result_of, summary_of
 from harness.drivers.fake import FakeLab
 from harness.graph import svg
 from harness.report import write
+from harness.reports.html.again import repeat
 from harness.reports.html.ladder import ladder
-from harness.reports.html.page import page, repeat
+from harness.reports.html.page import page
 from harness.scenario_model import Step, Table
 
 if TYPE_CHECKING:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from harness import __version__, graph, shipped
+from harness import __version__, graph
 from harness.comparison import compare
 from harness.correlation import correlate
 from harness.evidence import Evidence, Sighting
@@ -17,6 +15,7 @@ from harness.flow_path import stops_of
 from harness.markup import Markup, element, joined
 from harness.passport import Passport
 from harness.report import MANY, MOST_TOLD, Summary, by_scenario, told, worst
+from harness.reports.html.again import repeat
 from harness.reports.html.ladder import key, ladder
 from harness.reports.html.truth import SIGNS, badge, expected, table_of, target, truth_table
 from harness.run import Result
@@ -299,25 +298,3 @@ def _sighting(sighting: Sighting, begun: int, sign: str) -> tuple[str, ...]:
         left,
         facts,
     )
-
-
-def repeat(result: Result, summary: Summary, lab: RunningLab | None) -> str:
-    """Return the command that tries a case again."""
-    ours = result.item.path in map(str, shipped.scenario_paths(summary.lab))
-    where = ["--lab", summary.lab] if ours else [os.path.relpath(result.item.path)]
-    words = ["egresslab", "test", *where, "-k", result.item.id]
-    if summary.driver != "netns":
-        words += ["--driver", summary.driver]
-    if lab is not None and _is_of_another_text(lab):
-        engines = {getattr(node.spec, "engine", "") for node in lab.plan.of_kind("egress-proxy")}
-        words += [f"--engine={engine}" for engine in engines if len(engines) == 1]
-    return shlex.join(words)
-
-
-def _is_of_another_text(lab: RunningLab) -> bool:
-    """Tell whether a lab differs from its file, as it does with `--engine`."""
-    path, text = lab.source
-    try:
-        return Path(path).read_text(encoding="utf-8") != text
-    except OSError:
-        return False
