@@ -15,7 +15,7 @@ from harness.errors import LabError
 from harness.explain import arrow, failure_lines
 from harness.pcapng import without_secrets
 from harness.report import BUNDLE, Summary
-from harness.reports.html.page import repeat
+from harness.reports.html.again import repeat
 from harness.run import Result
 from harness.running import Mark, RunningLab
 
