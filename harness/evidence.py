@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -18,6 +18,10 @@ Witness = Literal["log", "conntrack", "nflog", "tap"]
 State = Literal["held", "broken", "unknown"]
 OPENINGS = ("opening", "new", "allow", "drop", "accept")
 """What witnesses say of a connection that begins: taps, conntrack, a firewall's log, a server's log."""
+
+_BEGINNINGS = ("opening", "new")
+_ONE_CONNECTION_NS = 20_000_000
+"""Within so long witnesses agree on when a connection began; no port is used again as soon."""
 
 UNREACHABLE = {"3/0": "no-route", "3/1": "no-neighbour"}
 """Why a router could not forward, by type and code of the ICMP error that it sends (RFC 1812 section 5.2.7)."""
@@ -128,19 +132,44 @@ class Recorded:
     ) -> tuple[set[FiveTuple], dict[int, Sighting]]:
         """Return all 5-tuples that the chain leads to from the roots, and the sightings on the way, by identity.
 
-        Of what was seen before `since` (ns since the epoch) nothing counts: under load, ports are used again.
+        Of what was seen before `since` (ns since the epoch) nothing counts: under load, ports are used again. What a
+        proxy's log says that it went on by may be older than the flow itself (see `_begun`).
         """
-        known, frontier = set(roots), list(roots)
+        since_of, frontier = dict.fromkeys(roots, since), list(roots)
         used: dict[int, Sighting] = {}
         while frontier:
-            for sighting in self.by_flow.get(frontier.pop(), ()):
-                if sighting.time < since:
+            flow = frontier.pop()
+            for sighting in self.by_flow.get(flow, ()):
+                if sighting.time < since_of[flow]:
                     continue
                 used[id(sighting)] = sighting
-                if sighting.onward is not None and sighting.onward not in known:
-                    known.add(sighting.onward)
+                if sighting.onward is not None and sighting.onward not in since_of:
+                    since_of[sighting.onward] = self._begun(sighting, sighting.onward, since_of[flow])
                     frontier.append(sighting.onward)
-        return known, used
+        return set(since_of), used
+
+    def _begun(self, sighting: Sighting, onward: FiveTuple, since: int) -> int:
+        """Return since when what a flow went on by counts, which is `since` unless it is a connection of a pool.
+
+        Envoy opens a connection for each flow that comes, and gives each that is up to the flow that has waited the
+        longest: of two at once, one may go on by what was opened for the other, before it began itself (Envoy,
+        conn_pool_base.cc, onUpstreamReady). It did where no other flow went on by these ports.
+        """
+        if sighting.witness != "log" or len(self._claims.get(onward, ())) != 1:
+            return since
+        begun = max(
+            (one.time for one in self.by_flow.get(onward, ()) if one.event in _BEGINNINGS), default=since
+        )
+        return min(since, begun - _ONE_CONNECTION_NS)
+
+    @cached_property
+    def _claims(self) -> Mapping[FiveTuple, Collection[tuple[str, FiveTuple | None]]]:
+        """The flows that went on by each 5-tuple, with the place, as programs' logs say."""
+        found: dict[FiveTuple, set[tuple[str, FiveTuple | None]]] = {}
+        for sighting in self.sightings:
+            if sighting.witness == "log" and sighting.onward is not None:
+                found.setdefault(sighting.onward, set()).add((sighting.at, sighting.flow))
+        return found
 
     @cached_property
     def accounted(self) -> frozenset[FiveTuple]:

@@ -23,10 +23,14 @@ _IN_TURN = "the certificate before, then the one in use"
 
 @dataclass(frozen=True)
 class _Seen:
-    """A certificate in a hop's log of a flow, at `time` (ns): whose it is, the how manieth, and of how many."""
+    """A certificate in a hop's log of a flow, at `time` (ns): whose it is, the how manieth, and of how many.
+
+    `arrived` is when the hop first saw anything of the connection.
+    """
 
     fingerprint: str
     time: int
+    arrived: int
     holder: str
     number: int
     last: int
@@ -85,7 +89,11 @@ def _in_turn(flows: Sequence[tuple[Evidence, Sequence[_Seen]]]) -> tuple[State, 
         return "broken" if new[0].last == 1 else "unknown", f"{new[0]} in all {len(flows)} flows"
     over = min(evidence.attempt.ended for evidence, seen in flows if any(one.in_use for one in seen))
     late = [
-        one for evidence, seen in flows for one in seen if evidence.attempt.started > over and not one.in_use
+        one
+        for evidence, seen in flows
+        for one in seen
+        # a flow may go on by a connection that was opened before it (Recorded.follow)
+        if min(evidence.attempt.started, one.arrived) > over and not one.in_use
     ]
     begun = min(evidence.attempt.started for evidence, _ in flows)
     first, last = _when(new[0], begun), _when(old[-1], begun)
@@ -103,10 +111,12 @@ def _when(one: _Seen, begun: int) -> str:
 def _seen_by(hop: str, evidence: Evidence, passport: Passport) -> list[_Seen]:
     """Return the certificates in a hop's log of a flow, each once, where it was first seen."""
     first: dict[str, int] = {}
-    for sighting in passport.at(hop):
+    there = passport.at(hop)
+    arrived = min((sighting.time for sighting in there), default=0)
+    for sighting in there:
         if fingerprint := sighting.facts.get("certificate"):
             first.setdefault(fingerprint, sighting.time)
-    return [_Seen(one, time, *_generation(one, evidence)) for one, time in first.items()]
+    return [_Seen(one, time, arrived, *_generation(one, evidence)) for one, time in first.items()]
 
 
 def _generation(fingerprint: str, evidence: Evidence) -> tuple[str, int, int]:

@@ -117,6 +117,16 @@ def test_flows_at_the_same_time_may_show_either(evidence: Evidence) -> None:
     assert found.state == "held"
 
 
+def test_a_flow_by_an_older_connection_may_show_the_former(evidence: Evidence) -> None:
+    """What counts is when the hop first saw the connection: it may have been opened for a flow before this one."""
+    load = during(evidence)
+    late, passport = flow(load, 15, FIRST)
+    older = Sighting(HOP, "tap", "opening", late.attempt.started - 13 * MILLISECOND)
+    passport = replace(passport, sightings=(older, *passport.sightings))
+    found = one(list(judge_all(ROTATED, [flow(load, 0, FIRST), flow(load, 4, SECOND), (late, passport)])))
+    assert found.state == "held"
+
+
 @pytest.mark.parametrize(
     ("shown", "state", "says"),
     [

@@ -195,6 +195,35 @@ def test_what_was_seen_before_the_attempt_is_another_flow() -> None:
         assert bool(passport.at("tinyproxy")) is counts
 
 
+def went_on(*claims: int) -> set[str]:
+    """Return where a flow is seen that goes on by a connection opened 3 ms before it; `claims` are those that did."""
+    begun = BEGUN + 10 * STEP
+    opened = begun - 3_000_000
+    upstream = FiveTuple(TCP, "10.53.0.4", 42286, "10.4.0.201", 80)
+    behind_node = replace(upstream, src="172.19.0.2")
+    sightings = [
+        Sighting("shop/cart", "conntrack", "new", opened, upstream, upstream),
+        Sighting("server-0", "conntrack", "new", opened, upstream, behind_node),
+        Sighting("bigip", "log", "accept", opened + 500_000, behind_node),
+    ]
+    for port in claims:
+        flow = FiveTuple(TCP, "10.53.0.4", port, "10.235.0.2", 80)
+        sightings.append(Sighting("shop/cart sidecar", "log", "connection", begun, flow, upstream))
+    recorded = replace(told(RED).recorded, sightings=tuple(sightings))
+    client = FiveTuple(TCP, "10.53.0.4", 5000, "10.235.0.2", 80)
+    return {sighting.at for sighting in recorded.follow({client}, begun)[1].values()}
+
+
+def test_a_flow_may_go_on_by_a_connection_that_was_opened_for_another() -> None:
+    """Envoy's pool gives what comes up first to whom has waited longest: it may be older than the flow."""
+    assert went_on(5000) == {"shop/cart sidecar", "shop/cart", "server-0", "bigip"}
+
+
+def test_a_port_that_two_flows_went_on_by_was_used_again() -> None:
+    """Then what was seen of it before a flow is another's, and this one's is missing."""
+    assert went_on(5000, 4999) == {"shop/cart sidecar"}
+
+
 def test_a_circle_of_translations_ends() -> None:
     """Two translations that lead to each other are followed once."""
     evidence = told("nobody goes round the proxy")
