@@ -24,7 +24,7 @@ from harness.scenario_names import words_of
 if TYPE_CHECKING:
     from harness.source import Document
 
-_ENDINGS = ("sa/default", "ns/default/sa/default", "default", "/sa/default", "/ns/default/sa/default")
+_ENDINGS = ("sa/default", "default", "a/default")
 """What makes an identity of a prefix that no pod of the lab has."""
 
 
@@ -127,7 +127,7 @@ def _permitted(node: str, policy: str, identity: str, lab: Lab, document: Docume
     permits = [rule for rule in rules if rule.permit]
     plan = make_plan(lab)
     pods = [spiffe_id(plan, one.pod) for one in plan.pods if one.pod is not None and one.pod.injected]
-    made = [f"{rule.spiffe_prefix}{end}" for rule in permits if rule.spiffe_prefix for end in _ENDINGS]
+    made = [name for rule in permits if rule.spiffe_prefix for name in _begun_by(rule.spiffe_prefix)]
     whole = [rule.spiffe_id for rule in permits if rule.spiffe_id]
     for candidate in [identity] if identity else [*pods, *whole, *made]:
         if is_spiffe_id(candidate) and Policy(policy, tuple(rules)).decide(candidate)[0]:
@@ -140,6 +140,12 @@ def _permitted(node: str, policy: str, identity: str, lab: Lab, document: Docume
             place, f"the policy {policy!r} permits nobody, so that there is nobody to be taken for"
         )
     )
+
+
+def _begun_by(prefix: str) -> Iterator[str]:
+    """Yield identities that a prefix begins, in Istio's form first; one without `/` at its end is taken for whole."""
+    for end in _ENDINGS if "/ns/" in prefix else (f"ns/default/{_ENDINGS[0]}", *_ENDINGS):
+        yield f"{prefix.removesuffix('/')}/{end}"
 
 
 def origin_of(plan: Plan, sender: str = "") -> tuple[str, Literal["sidecar"] | None]:

@@ -126,6 +126,8 @@ class Spec(Outside):
             "skip-server-check",
             "keep-certificates",
             "keep-trust",
+            "keep-sessions",
+            "ignore-validity",
         ]
         | None
     ) = None

@@ -22,6 +22,8 @@ FAULTS = (
     "exit-during-flow",
     "keep-certificates",
     "keep-trust",
+    "keep-sessions",
+    "ignore-validity",
 )
 NO_MATCH = "no match"
 

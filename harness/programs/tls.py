@@ -18,6 +18,8 @@ from typing import Any
 
 from .svid import Names, names_of
 
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), for which Python has no name."""
 CHUNK = 65536
 """Bytes asked of a socket at once."""
 
@@ -42,8 +44,19 @@ class ServerTls:
     Raises OSError (ssl.SSLError among them) when a file cannot be read or a key does not match.
     """
 
-    def __init__(self, files: Files, *, required: bool, keylog: str | None, roots: str = "") -> None:
-        """Read the files; `roots` (PEM) are trusted beside those of the trust file."""
+    def __init__(
+        self,
+        files: Files,
+        *,
+        required: bool,
+        keylog: str | None,
+        roots: str = "",
+        fault: str | None = None,
+    ) -> None:
+        """Read the files; `roots` (PEM) are trusted beside those of the trust file.
+
+        `fault` is `keep-sessions` (those of TLS 1.2 are resumed) or `ignore-validity` (of certificates, in time).
+        """
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         with open(files.certificate, "rb") as certificate, open(files.key, "rb") as key:  # noqa: PTH123 - as in events.py
@@ -60,6 +73,9 @@ class ServerTls:
         self.context.options |= ssl.OP_NO_TICKET
         if keylog:
             self.context.keylog_filename = keylog
+        if fault == "ignore-validity":
+            self.context.verify_flags |= _NO_CHECK_TIME
+        self.resumes = fault == "keep-sessions"
         self.has_sessions = False
         self.last_alert: str | None = None
         # The only way to see which alert went out; the type stubs do not have it.
@@ -75,13 +91,14 @@ class RenewedTls:
 
     It is also made anew after each handshake of TLS 1.2: contexts have session caches of their own, so that who shows
     no certificate finds no session in which another did.
-    `fault` is `keep-certificates` (files are read once) or `keep-trust` (roots that were trusted once stay so).
+    `fault` is `keep-certificates` (files are read once), `keep-trust` (roots that were trusted once stay so), or one of
+    ServerTls.
     """
 
     def __init__(self, files: Files, *, required: bool, keylog: str | None, fault: str | None = None) -> None:
         self._files, self._required, self._keylog, self._fault = files, required, keylog, fault
         self._stamp = files.stamp()
-        self._tls = ServerTls(files, required=required, keylog=keylog)
+        self._tls = ServerTls(files, required=required, keylog=keylog, fault=fault)
 
     def current(self) -> ServerTls:
         """Return what a connection that begins now is to use.
@@ -94,7 +111,9 @@ class RenewedTls:
             # First the stamp: a change while the files are read is then seen the next time.
             self._stamp = stamp
             roots = self._tls.roots if self._fault == "keep-trust" else ""
-            self._tls = ServerTls(self._files, required=self._required, keylog=self._keylog, roots=roots)
+            self._tls = ServerTls(
+                self._files, required=self._required, keylog=self._keylog, roots=roots, fault=self._fault
+            )
         return self._tls
 
     def last(self) -> ServerTls:
@@ -144,8 +163,10 @@ class TlsStream:
                 raise failed from None
             else:
                 # before the client can know the session's number
-                shared.has_sessions |= self._tls.version() != "TLSv1.3"
-                if self._tls.session_reused:  # its first bytes came before that session was made
+                shared.has_sessions |= self._tls.version() != "TLSv1.3" and not shared.resumes
+                if (
+                    self._tls.session_reused and not shared.resumes
+                ):  # its first bytes came before that session was made
                     raise HandshakeError("SESSION_RESUMED", None)
                 await self._flush()
                 return
