@@ -247,6 +247,8 @@ def as_record(result: Result) -> Mapping[str, object]:
         "to": result.item.to,
         "through": result.item.through,
         "run": result.item.scenario.run,
+        **({"presents": result.item.scenario.presents} if result.item.scenario.presents else {}),
+        **({"attack": result.item.attack} if result.item.attack else {}),
         "given": _steps(result.item.scenario.given),
         **({"during": _steps(result.item.scenario.during)} if result.item.scenario.during else {}),
         "table": result.item.scenario.table.model_dump() if result.item.scenario.table else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.attacks import title_of
 from harness.markup import Markup, element, joined
 from harness.run import Result
 from harness.verdict import outcome_of
@@ -26,6 +27,12 @@ def target(result: Result) -> str:
     return words + through + (" round its sidecar" if item.scenario.bypass else "")
 
 
+def sender(result: Result) -> str:
+    """Return who sent the flow, and what it showed of itself where that was forged."""
+    item = result.item
+    return item.source + (f": {title_of(item.attack)}" if item.attack else "")
+
+
 def badge(state: str) -> Markup:
     """Return a verdict with its sign, which says the same as its colour."""
     return element("span", f"{SIGNS[state]} {state}", class_=f"verdict {state}")
@@ -46,7 +53,7 @@ def truth_table(numbered: Sequence[tuple[int, Result]]) -> Markup:
             title=result.item.id,
             class_=f"cell {word}",
         )
-        cells.setdefault((result.item.source, target(result)), []).append(link)
+        cells.setdefault((sender(result), target(result)), []).append(link)
     heads = [element("th", "from", scope="col")]
     heads += [element("th", element("code", column), scope="col") for column in columns]
     rows = [
@@ -58,7 +65,7 @@ def truth_table(numbered: Sequence[tuple[int, Result]]) -> Markup:
                 for column in columns
             ),
         )
-        for source in dict.fromkeys(result.item.source for result in results)
+        for source in dict.fromkeys(sender(result) for result in results)
     ]
     caption = element(
         "caption", "Each client against each target: the verdict, then what its scenario expects"
