@@ -17,7 +17,7 @@ from harness.lookup import nearest
 from harness.plan import Plan, make_plan, spiffe_id
 from harness.programs.policy import Policy, Rule
 from harness.programs.svid import is_spiffe_id
-from harness.scenario import Allowed, Denied, Expect, Identity, Item, Scenario
+from harness.scenario import Allowed, Denied, Expect, Identity, Item, Packets, Scenario
 from harness.scenario_model import Table
 from harness.scenario_names import words_of
 
@@ -32,7 +32,8 @@ _ENDINGS = ("sa/default", "default", "a/default")
 class Target:
     """A virtual server that is attacked: its place, where it listens, its policy, and whom that permits.
 
-    `line` is where the lab file has the policy; `beyond` the node that permitted connections go on to.
+    `line` is where the lab file has the policy; `beyond` the node that permitted connections go on to, and `tap` where
+    they are seen to come: not every server logs a connection of which nothing comes. None behind another proxy.
     """
 
     node: str
@@ -42,6 +43,7 @@ class Target:
     beyond: str
     identity: str
     line: int
+    tap: str | None = None
 
     @property
     def column(self) -> str:
@@ -111,10 +113,16 @@ def targets(
             beyond=server.forward_to.rpartition(":")[0],
             identity=_permitted(node, server.policy, identity, lab, document),
             line=document.position(("outside", node, "policies", server.policy), key=True)[0],
+            tap=_tap(lab, server.forward_to.rpartition(":")[0]),
         )
         for node, name, server in every
         if (not servers or node in servers or f"{node}:{name}" in servers) and policy in ("", server.policy)
     )
+
+
+def _tap(lab: Lab, node: str) -> str | None:
+    spec = lab.outside[node]
+    return None if spec.kind == KIND else f"{node}.{list(spec.on)[-1]}"
 
 
 def _permitted(node: str, policy: str, identity: str, lab: Lab, document: Document) -> str:
@@ -174,7 +182,8 @@ def items_of(
     """
     at, beyond = target.node, target.beyond
     seen = Identity.model_validate({"at": at, "is": target.identity})
-    good = Allowed(path=(at, beyond), identity=(seen,))
+    came = (Packets(at=target.tap, count=">= 1"),) if target.tap else ()
+    good = Allowed(path=(at,) if target.tap else (at, beyond), identity=(seen,), packets=came)
     name = f"{target.column}: {target.identity} passes"
     common = {"from_": (origin,), "presents": target.identity, "bypass": bypass}
     to = f"tls://{target.listen}"

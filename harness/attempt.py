@@ -43,8 +43,8 @@ STEPS_SECONDS = 60.0
 IN_FLIGHT = 256
 """How many probes are under way at once; a firewall that keeps silent holds each for the time of a probe."""
 
-GREETING = b"hello\r\n"
-"""What a probe over TLS says: proxies decide at the latest when they hear something."""
+GREETING = b"HEAD / HTTP/1.0\r\n\r\n"
+"""What a probe over TLS says: web servers and proxies answer it, and an echo does."""
 _PROBE_SECONDS = {"allowed": 5.0, "rejected": 5.0, "dropped": 0.5}
 _INTERCEPTED = (":15001", ":15006")
 """Where a pod's outgoing and incoming connections are redirected to: its sidecar logs each."""

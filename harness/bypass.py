@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness import lookup, source
-from harness.attempt import observe
+from harness.attempt import GREETING, observe
 from harness.batches import MOST_TOGETHER
 from harness.explain import describe
-from harness.one_flow import GREETING, SIDECAR_SECONDS
+from harness.one_flow import SIDECAR_SECONDS
 from harness.programs.probe import Probe
 from harness.run import WINDOW_SECONDS
 from harness.scenario import Allowed, Expect, Item, Scenario

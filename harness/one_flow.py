@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from harness import source
-from harness.attempt import observe, probe_of
+from harness.attempt import GREETING, observe, probe_of
 from harness.errors import InputError
 from harness.lookup import nearest
 from harness.plan import endpoints
@@ -32,10 +32,6 @@ TIMEOUT_SECONDS = 1.0
 
 SIDECAR_SECONDS = 2.7
 """For all of a probe through a sidecar, which logs a server that keeps silent when it gives up, after 5 s."""
-
-GREETING = b"HEAD / HTTP/1.0\r\n\r\n"
-"""What a `tcp` probe says, so that proxies that wait for a client's first bytes decide."""
-
 
 _URL: TypeAdapter[str] = TypeAdapter(Url)
 _THROUGH: TypeAdapter[str] = TypeAdapter(Through)
