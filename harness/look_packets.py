@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness import bpf, capture, pcapng
+from harness.address_names import readable_names
 from harness.commands import only_lab
 from harness.errors import InputError
 from harness.lookup import nearest
@@ -45,7 +47,7 @@ def capture_packets(  # noqa: PLR0913 - the options of one command
                 for tap, frame in found:
                     click.echo(_line(tap, frame))
             else:
-                _write(found, wanted, file)
+                _write(found, wanted, file, readable_names(lab.plan, lab.bindings))
         except KeyboardInterrupt:
             click.echo("", err=True)
 
@@ -109,10 +111,15 @@ def _told(packet: capture.Packet) -> str:
     return f"{between}{flags} length {len(packet.payload)}{within}"
 
 
-def _write(found: Iterator[tuple[str, Frame]], taps: Sequence[str], file: Path) -> None:
+def _write(
+    found: Iterator[tuple[str, Frame]],
+    taps: Sequence[str],
+    file: Path,
+    known: Mapping[IPv4Address, Sequence[str]],
+) -> None:
     numbers = {name: number for number, name in enumerate(taps)}
     infos = [pcapng.TapInfo(name, "") for name in taps]
     # without a buffer, so that a reader at the other end of a pipe sees each packet at once
     with open(1 if str(file) == "-" else file, "wb", buffering=0, closefd=str(file) != "-") as target:
         records = ((numbers[tap], frame, None) for tap, frame in found)
-        pcapng.write_pcapng(target, infos, records, in_order=True)
+        pcapng.write_pcapng(target, infos, records, in_order=True, names=known)

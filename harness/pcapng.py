@@ -62,17 +62,18 @@ def write_pcapng(  # noqa: PLR0913 - the parts of a file
     in_order: bool = False,
     names: Mapping[IPv4Address, Sequence[str]] = MappingProxyType({}),
     secrets: bytes = b"",
+    comment: str = "",
 ) -> None:
     """Write a file of frames in order of time; a record is the tap's number from 0, the frame and a comment.
 
     Checksums that were left to an interface are filled in. Records that are `in_order` are written as
     they come. `names` are those of addresses, of each the one to be shown first; `secrets` those of TLS
     connections in the key log format of NSS (draft-ietf-tls-keylogfile). Both stand before the first packet,
-    for readers that read once.
+    for readers that read once. `comment` is about the file.
     """
     ordered = records if in_order else sorted(records, key=lambda record: record[1].time)
     with Path(target).open("wb") if isinstance(target, str | os.PathLike) else nullcontext(target) as file:
-        file.write(_section())
+        file.write(_section(comment))
         file.writelines(_interface(tap) for tap in taps)
         if names:
             file.write(_name_block(names))
@@ -149,9 +150,10 @@ def _checksum(addresses: bytes, protocol: int, segment: bytes, place: int) -> by
     return (0xFFFF - (total % 0xFFFF or 0xFFFF)).to_bytes(2, "big")
 
 
-def _section() -> bytes:
+def _section(comment: str) -> bytes:
     system = platform.uname()
-    options = (
+    options = _option(1, comment.encode()) if comment else b""
+    options += (
         _option(2, system.machine.encode())
         + _option(3, f"{system.system} {system.release}".encode())
         + _option(4, f"Egress Lab {__version__}".encode())

@@ -13,11 +13,15 @@ from pathlib import Path
 from harness.address_names import readable_names
 from harness.explain import arrow
 from harness.passport import Passport
-from harness.pcapng import TapInfo, write_pcapng
-from harness.programs.tap import Frame, frames, nonce_of
+from harness.pcapng import ETHERNET as ETHERNET_LINK
+from harness.pcapng import RAW_IP, TapInfo, write_pcapng
+from harness.plan import Plan
+from harness.programs.tap import ETHERNET, LOOPBACK, Frame, frames, nonce_of
 from harness.report import Summary
 from harness.run import Result
 from harness.running import Mark, RunningLab
+
+_HTTPS = "443"
 
 Moment = tuple[int, str]
 """A frame, by its time (ns since the epoch) and its tap: what a sighting knows of it."""
@@ -40,7 +44,12 @@ def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:
         if nonce_of(frame) is None
     ]
     found.sort(key=itemgetter(0))
-    infos = [TapInfo(name, _described(name, lab)) for name in names]
+    bare = {
+        name for _, name, frame in found if frame.hardware not in (ETHERNET, LOOPBACK)
+    }  # IP-in-IP devices
+    infos = [
+        TapInfo(name, _described(name, lab), RAW_IP if name in bare else ETHERNET_LINK) for name in names
+    ]
     comments = _comments(summary.results, found)
     write_pcapng(
         folder / "capture.pcapng",
@@ -49,7 +58,23 @@ def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:
         in_order=True,
         names=readable_names(lab.plan, lab.bindings),
         secrets=lab.secrets() if summary.secrets else b"",
+        comment=_advice(summary.lab, lab.plan),
     )
+
+
+def _advice(name: str, plan: Plan) -> str:
+    """Say what the file is, and what Wireshark must be told to read inside TLS at ports that it takes for others'."""
+    ports: dict[str, bool] = {}
+    for node in plan.nodes:
+        for server in getattr(node.spec, "virtual_servers", {}).values():
+            port, target = server.listen.rpartition(":")[2], server.forward_to.rpartition(":")[0]
+            ports[port] = ports.get(port, False) or "forward-proxy" in plan.node(target).kinds
+    words = [
+        f"-d tcp.port=={port},tls" + (f" -d tls.port=={port},http" if proxied else "")
+        for port, proxied in ports.items()
+        if port != _HTTPS
+    ]
+    return f"lab {name} of Egress Lab" + (f"; to read inside TLS: {' '.join(words)}" if words else "")
 
 
 def _described(tap: str, lab: RunningLab) -> str:

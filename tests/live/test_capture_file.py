@@ -81,6 +81,7 @@ def test_names_and_taps_are_told(files: dict[str, Path]) -> None:
     known = {row[0]: row[1] for row in fields(files["open"], "ip", where)}
     assert known["bigip.dmz"] == "bigip (egress-proxy) on network dmz, 10.4.0.2"
     assert known["bookinfo/traffic-generator.eth0"].startswith("pod bookinfo/traffic-generator, 10.53.")
+    assert " ".join(TLS_ON_3128).encode() in files["open"].read_bytes()[:1000], "the file says how to read it"
     times = [float(moment) for (moment,) in fields(files["open"], "frame", ("frame.time_relative",))]
     assert times == sorted(times)
 

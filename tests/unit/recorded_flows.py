@@ -34,8 +34,11 @@ _FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16}
 _CALI = 1000
 
 
-def block_of(frames: Iterable[tuple[int, int, bool, bytes]]) -> bytes:
-    """Return a block of a packet ring, version 3, of (time in ns, ifindex, outgoing, Ethernet frame)."""
+def block_of(frames: Iterable[tuple[int, int, bool, bytes]], hardware: int = 1) -> bytes:
+    """Return a block of a packet ring, version 3, of (time in ns, ifindex, outgoing, frame).
+
+    `hardware` is the interfaces' ARPHRD number: 1 for Ethernet, 768 for IP-in-IP, whose frames begin with IP.
+    """
     body = b""
     count = 0
     for time, ifindex, outgoing, data in frames:
@@ -44,7 +47,9 @@ def block_of(frames: Iterable[tuple[int, int, bool, bytes]]) -> bytes:
         header = struct.pack(
             "=IIIIIIHHIIH", size, time // 10**9, time % 10**9, len(data), len(data), 0, mac, mac + 14, 0, 0, 0
         )
-        address = struct.pack("=H2siHB", socket.AF_PACKET, b"\x08\x00", ifindex, 1, 4 if outgoing else 0)
+        address = struct.pack(
+            "=H2siHB", socket.AF_PACKET, b"\x08\x00", ifindex, hardware, 4 if outgoing else 0
+        )
         body += (header.ljust(48, b"\0") + address).ljust(mac, b"\0") + data.ljust(size - mac, b"\0")
         count += 1
     return struct.pack("=IIIIII", 3, 0, 1, count, 48, 48 + len(body)).ljust(48, b"\0") + body

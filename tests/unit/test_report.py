@@ -12,12 +12,14 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 from judged_flows import BLUE, RED, ROUND, joined, lab, printing, told, without
-from recorded_flows import BEGUN, Story, allowed
+from recorded_flows import BEGUN, Story, allowed, block_of, tcp_frame
 from rich.console import Console
+from wireshark import fields
 
 from harness import lookup
 from harness.drivers.fake import FakeLab
 from harness.evidence import Evidence, Finding
+from harness.programs.fivetuple import TCP, FiveTuple
 from harness.report import FILES, Summary, write
 from harness.reports.terminal import Terminal
 from harness.run import Result
@@ -177,6 +179,24 @@ def test_a_capture_has_every_frame_of_the_run(tmp_path: Path) -> None:
     for tap in ("bigip.nodes", "red/client.eth0"):
         assert tap.encode() in content
     assert f"{RED}: held".encode() in content
+
+
+def test_a_tunnel_without_ethernet_is_read_as_ip(tmp_path: Path) -> None:
+    """What a device of IP-in-IP shows begins with IP; its interface in the file says so, and others stay Ethernet."""
+    plan, bindings = lab()
+    story = Story(plan, bindings, BEGUN)
+    recording = allowed(story)
+    flow = FiveTuple(TCP, "10.9.9.9", 5, "10.9.9.8", 6)
+    (ifindex,) = [index for index, name in story.interfaces()["server-0"].items() if name == "server-0.cali"]
+    story.frames["server-0"] = [block_of([(BEGUN, ifindex, True, tcp_frame(flow, "S")[14:])], hardware=768)]
+    running = FakeLab(plan, "paper", ("", ""), [replace(recording, raw=story.raw())])
+    running.run("red/client", ["curl"], seconds=1)
+    folder = write(summary_of(result_of(told(RED))), running, tmp_path)
+    found = fields(
+        folder / "capture.pcapng", "ip.src == 10.9.9.9", ("frame.interface_name", "frame.protocols")
+    )
+    assert found == [("server-0.cali", "raw:ip:tcp")]
+    assert fields(folder / "capture.pcapng", "eth && tcp", ("ip.src",))
 
 
 def test_a_load_counts_each_of_its_flows() -> None:
