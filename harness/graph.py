@@ -76,8 +76,8 @@ def picture(plan: Plan, bindings: Bindings) -> Picture:
         y = float(_HEAD)
         for box in boxes:
             side = x + (edge and box.width)
-            for network, row in box.ports:
-                at = ports[box.about, network] = _free(y + baseline(row) - 4, taken)
+            for network, row, owner in box.ports:
+                at = ports[owner, network] = _free(y + baseline(row) - 4, taken)
                 parts.append(_link(side, at, bars[network]))
             if box.about:
                 parts.append(_drawn(box, x, y))

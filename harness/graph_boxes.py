@@ -14,14 +14,14 @@ CHAR, ROW_HEIGHT, PAD, GAP = 7.3, 19, 10, 26
 
 @dataclass(frozen=True)
 class Box:
-    """A box with a name and rows of text; `ports` are the rows that a line to a network begins at.
+    """A box with a name and rows of text; `ports` are the rows that lines to networks begin at, and whose they are.
 
     It is about a node, and `inside` says which row another one has in it.
     """
 
     name: str
     rows: tuple[str, ...]
-    ports: tuple[tuple[str, int], ...] = ()
+    ports: tuple[tuple[str, int, str], ...] = ()
     about: str = ""
     inside: tuple[tuple[str, int], ...] = ()
 
@@ -56,9 +56,9 @@ def kind_of(node: Node) -> str:
 def cluster_box(node: Node, plan: Plan, bindings: Bindings) -> Box:
     """Return the box of a cluster node: its shims and its pods."""
     rows: list[str] = []
-    ports = [(network, -1) for network, _ in node.on]
+    ports = [(network, -1, node.name) for network, _ in node.on]
     for shim in node.shims:
-        ports.append((shim.network, len(rows)))
+        ports.append((shim.network, len(rows), node.name))
         rows.append(f"{shim.name} {shim.network} {bindings.addresses[node.name, shim.network]}")
     inside = []
     for pod in plan.pods:
@@ -66,7 +66,7 @@ def cluster_box(node: Node, plan: Plan, bindings: Bindings) -> Box:
             inside.append((pod.name, len(rows)))
             rows.append(named(pod, bindings))
             for network in second_networks(pod):
-                ports.append((network, len(rows)))
+                ports.append((network, len(rows), pod.name))
                 rows.append(f"  net1 {network} {bindings.second[pod.name]}")
     return Box(named(node, bindings), tuple(rows), tuple(ports), node.name, tuple(inside))
 
@@ -86,7 +86,7 @@ def outside_box(node: Node, bindings: Bindings) -> Box:
         rows.append(f"{name}: {server.listen} to {server.forward_to}")
     for pool, members in getattr(node.spec, "snat_pools", {}).items():
         rows.append(f"SNAT {pool}: {', '.join(map(str, members))}")
-    ports = tuple((network, 1 + row) for row, network in enumerate(networks))
+    ports = tuple((network, 1 + row, node.name) for row, network in enumerate(networks))
     return Box(node.name, tuple(rows), ports, node.name)
 
 

@@ -55,11 +55,16 @@ class Spot:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a way needs to know of a picture: spots by node, lines to networks by (box, network), networks' places."""
+    """What a way needs to know of a picture: spots by node, lines to networks by (node, network), networks' places."""
 
     spots: Mapping[str, Spot]
     ports: Mapping[tuple[str, str], float]
     bars: Mapping[str, float]
+
+    def port(self, node: str, network: str) -> float | None:
+        """Return where a node's way to a network begins: at a line of its own, or at that of the box that it is in."""
+        own = self.ports.get((node, network))
+        return own if own is not None else self.ports.get((self.spots[node].box, network))
 
 
 def way(stops: Sequence[Stop], ground: Ground) -> Markup:
@@ -111,13 +116,14 @@ def _leg(one: Stop, other: Stop, ground: Ground, lane: int) -> list[tuple[float,
     end = there.x + there.inward * _ASIDE, there.y
     if here.box == there.box:
         return [begin, end] if begin != end else []
-    shared = [name for name in ground.bars if {(here.box, name), (there.box, name)} <= ground.ports.keys()]
-    if not shared:
-        return [begin, end]
-    network = other.network if other.network in shared else shared[0]
-    bar = ground.bars[network] + (lane % 3 - 1) * _LANES
-    leaves, arrives = ground.ports[here.box, network], ground.ports[there.box, network]
-    return [begin, (begin[0], leaves), (bar, leaves), (bar, arrives), (end[0], arrives), end]
+    known = sorted(ground.bars, key=lambda name: name != other.network)  # first that by which it came
+    for network in known:
+        leaves, arrives = ground.port(one.node, network), ground.port(other.node, network)
+        if leaves is None or arrives is None:
+            continue
+        bar = ground.bars[network] + (lane % 3 - 1) * _LANES
+        return [begin, (begin[0], leaves), (bar, leaves), (bar, arrives), (end[0], arrives), end]
+    return [begin, end]
 
 
 def _number(number: int, x: float, y: float, stop: Stop) -> Markup:

@@ -179,6 +179,21 @@ def test_a_way_leads_from_stop_to_stop() -> None:
     assert "red/proxy:3128" not in " ".join(filter(None, texts)), "services are left out"
 
 
+def test_a_second_interface_has_a_line_of_its_own() -> None:
+    """A flow that leaves a pod by net1 is drawn from that row, and not by another pod's or by its node's."""
+    plan, bindings = lab_of("spk-egress")
+    ground = picture(plan, bindings).ground
+    pods = list(bindings.second)
+    lines = {ground.port(pod, "external2") for pod in pods}
+    assert len(lines) == len(pods) > 1
+    assert ground.port("worker-1", "external2") not in lines
+    stops = (Stop(pods[0], pods[0], None, ""), Stop("spk", "spk", "external2", ""))
+    root = ET.fromstring(svg(plan, bindings, stops))  # noqa: S314 - our own file
+    (line,) = root.iter(f"{SVG}polyline")
+    heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
+    assert heights[1] == pytest.approx(ground.port(pods[0], "external2"), abs=1)
+
+
 def test_a_stop_that_is_not_in_the_picture_is_told_only() -> None:
     """A pod that a step took away has no place; the way goes on from the next stop that has."""
     plan = plan_of()
