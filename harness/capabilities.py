@@ -55,6 +55,8 @@ def wants(lab: Lab) -> tuple[Want, ...]:
     for node, spec in lab.outside.items():
         for name, mirror in getattr(spec, "mirrors", {}).items():
             found.append(Want(mirror.tunnel, f"the mirror {name!r} of {node!r}", mirror.fallback))
+    if lab.mesh.provider == "istio":
+        found.append(Want("istio", "the mesh"))
     return tuple(found)
 
 

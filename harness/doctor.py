@@ -6,17 +6,14 @@ of the sandbox and uses each feature of the kernel once, in namespaces that are 
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
-import shutil
-import socket
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from harness import kernel, tools
+from harness import docker_findings, kernel, tools
 from harness.errors import MissingCapability
+from harness.findings import CLUSTER, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +23,6 @@ OLDEST_ENVOY = (1, 39)
 """The first Envoy that passes a server's reset on to the client (release notes of 1.39)."""
 
 _WHOLE = Path("/")
-_CAP_SYS_RESOURCE = 24
 _DESCRIPTORS = 4096  # a lab of 100 pods holds about ten a pod
 _INSTANCES = 128  # the kernel's default a user; one sidecar with rotating certificates takes one
 _MEMORY_MB = 1024  # ten Envoys (178 MB together), the rest of a lab, and the tests
@@ -69,21 +65,6 @@ _PROGRAMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a lab may need, and how this machine stands to it.
-
-    `state`: ok; limited (works with the reservation that `detail` tells); missing. `mend` is one command or
-    one sentence, None where nothing can be done here. `needed_by` names drivers and features.
-    """
-
-    name: str
-    state: Literal["ok", "limited", "missing"]
-    detail: str
-    mend: str | None = None
-    needed_by: tuple[str, ...] = ()
-
-
 def examine(
     root: Path = _WHOLE,
     try_sandbox: Callable[[], str | None] = kernel.try_sandbox,
@@ -99,14 +80,15 @@ def examine(
         *_sandbox(root, try_sandbox()),
         *_features(root, features()),
         *_limits(root),
-        *_clusters(root),
+        *docker_findings.examine(root),
     )
 
 
 def verdict(findings: Sequence[Finding]) -> dict[str, bool]:
-    """Say of each driver whether everything that it cannot do without is there."""
+    """Say of each driver whether everything that it cannot do without is there, and whether k3d's can be a cluster."""
     lost = {user for finding in findings if finding.state == "missing" for user in finding.needed_by}
-    return {driver: driver not in lost for driver in DRIVERS}
+    works = {driver: driver not in lost for driver in DRIVERS}
+    return {**works, CLUSTER: works["k3d"] and CLUSTER not in lost}
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -125,12 +107,17 @@ def lines(findings: Sequence[Finding]) -> tuple[str, ...]:
             if finding.needed_by:
                 table.append(f"{indent}needed by: {', '.join(finding.needed_by)}")
             table.append(f"{indent}mend: {finding.mend or 'not possible on this machine'}")
-    works = verdict(findings).items()
-    return (
-        *table,
-        "",
-        *(f"driver {name}: {'works' if fine else 'does not work here'}" for name, fine in works),
-    )
+    return (*table, "", *_conclusions(findings))
+
+
+def _conclusions(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield a line for each driver: whether it works here, and what would have to be mended."""
+    works = verdict(findings)
+    for name, needs in (("netns", "netns"), ("k3d", "k3d"), ("k3d, with a real cluster", CLUSTER)):
+        lost = [one.name for one in findings if one.state == "missing" and needs in one.needed_by]
+        simulated = name == "k3d" and works["k3d"] and not works[CLUSTER]
+        words = "works" if works[needs] else f"does not work here; mend {', '.join(lost)}"
+        yield f"driver {name}: {words}" + (", with simulated cluster nodes" if simulated else "")
 
 
 def _python() -> Finding:
@@ -233,52 +220,6 @@ def _limits(root: Path) -> Iterator[Finding]:
     text = f"{free} MB available" + ("" if free >= _MEMORY_MB else f", {_MEMORY_MB} MB are wanted")
     mend = None if free >= _MEMORY_MB else "end other programs, or take a machine with more memory"
     yield Finding("memory", "ok" if free >= _MEMORY_MB else "limited", text, mend, ("netns", "k3d"))
-
-
-def _clusters(root: Path) -> Iterator[Finding]:
-    """Examine what only the k3d driver needs."""
-    refused = _docker(root)
-    start = "sudo systemctl start docker, and be a member of the group docker"
-    mend = start if shutil.which("docker") or shutil.which("dockerd") else "apt-get install docker.io"
-    if refused:
-        yield Finding("Docker", "missing", refused, mend, ("k3d",))
-    else:
-        yield Finding("Docker", "ok", "answers", needed_by=("k3d",))
-    k3d = shutil.which("k3d")
-    download = "download k3d 5.9 from https://github.com/k3d-io/k3d/releases and put it on PATH"
-    yield Finding(
-        "k3d", "ok" if k3d else "missing", k3d or "not on PATH", None if k3d else download, ("k3d",)
-    )
-    second = (root / "sys/fs/cgroup/cgroup.controllers").exists()
-    text = "version 2" if second else "version 1: kubelet 1.35 and later start with fail-cgroupv1=false only"
-    boot = None if second else "boot with systemd.unified_cgroup_hierarchy=1"
-    yield Finding("cgroups", "ok" if second else "limited", text, boot, ("k3d",))
-    able = int(_status(root, "CapBnd") or "0", 16) >> _CAP_SYS_RESOURCE & 1
-    text = (
-        "may be given"
-        if able
-        else "not given to this machine's processes: privileged containers do not start"
-    )
-    outside = None if able else "run outside this container, or give it CAP_SYS_RESOURCE"
-    yield Finding("CAP_SYS_RESOURCE", "ok" if able else "missing", text, outside, ("k3d",))
-
-
-def _docker(root: Path) -> str | None:
-    """Return why Docker cannot be reached, or None when its socket accepts."""
-    host = os.environ.get("DOCKER_HOST") or f"unix://{root / 'var/run/docker.sock'}"
-    scheme, _, place = host.partition("://")
-    if scheme not in ("unix", "tcp"):
-        return f"{host}: doctor tries unix:// and tcp:// only"
-    family = socket.AF_UNIX if scheme == "unix" else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as link:
-            link.settimeout(2.0)
-            link.connect(
-                place if scheme == "unix" else (place.partition(":")[0], int(place.partition(":")[2] or 2375))
-            )
-    except (OSError, ValueError) as error:
-        return f"{host}: {getattr(error, 'strerror', None) or error}"
-    return None
 
 
 def _status(root: Path, field: str) -> str:

@@ -114,8 +114,8 @@ Word = Annotated[
 """What may be the name of a schema or a user (MariaDB: at most 64 characters)."""
 
 Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
-Capability = Literal["geneve", "ipip", "vxlan"]
-"""What not every kernel can do: links of that kind (ip-link(8))."""
+Capability = Literal["geneve", "ipip", "vxlan", "istio"]
+"""What not every kernel can do: links of that kind (ip-link(8)); and what not every cluster has."""
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]

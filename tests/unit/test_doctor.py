@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import doctor, kernel
+from harness.findings import CLUSTER
 
 WORKS = {f"link {kind}": None for kind in kernel.LINK_KINDS} | dict.fromkeys(
     ("TPACKET_V3", "nftables", "conntrack events", "NFLOG", "copies of packets (clsact, u32, mirred)")
@@ -112,7 +113,7 @@ def test_container_without_sys_resource_cannot_run_k3d(tmp_path: Path) -> None:
     """Privileged containers fail where CAP_SYS_RESOURCE was taken away; the k3d driver says so."""
     found = examined(machine(tmp_path, proc__self__status="CapBnd:\t000001fffeffffff"))
     assert found["CAP_SYS_RESOURCE"].state == "missing"
-    assert not doctor.verdict(tuple(found.values()))["k3d"]
+    assert not doctor.verdict(tuple(found.values()))[CLUSTER]
 
 
 def test_old_envoy_counts_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "binomial",
         "markup",
         "pod_link",
+        "findings",
         "mutation",
         "generated",
     ),  # on their own feet
@@ -95,6 +96,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent",),  # from plans to what stands where nodes are; embedded by drivers
     ("drivers",),
     ("kernel", "hosts"),  # doctor's probes of the sandbox; testinfra's way into nodes
+    ("docker_findings",),
     ("doctor",),
     ("bundle",),
     ("commands",),
