@@ -279,6 +279,9 @@ def diff(ctx: click.Context, before: Path, after: Path, factor: float | None, as
     ctx.exit(show_difference(before, after, factor, as_json=as_json))
 
 
+main.add_command(questions.compare)
+
+
 @main.command()
 @click.argument("of", type=click.Choice(["lab", "scenario"]))
 def schema(of: str) -> None:

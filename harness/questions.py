@@ -132,3 +132,20 @@ def coverage(ctx: click.Context, /, **options: Any) -> None:
     from harness.coverage_table import show_coverage  # noqa: PLC0415
 
     ctx.exit(show_coverage(options.pop("lab"), **options))
+
+
+@click.command()
+@click.argument("lab")
+@click.option("--drivers", default="netns,k3d", show_default=True, help="Two drivers or more, by commas.")
+@click.option("-k", "words", default="", help="Only scenarios whose id contains this.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out/compare"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def compare(ctx: click.Context, lab: str, drivers: str, words: str, out: Path, as_json: bool) -> None:  # noqa: FBT001, PLR0913 - click's way
+    """Run a lab's scenarios on several drivers and show the verdicts side by side, differences first.
+
+    Exit codes are those of `test`, of the worst run. A driver that cannot stand the lab up is told of, and counts 4.
+    """
+    from harness.driver_table import show_drivers  # noqa: PLC0415
+
+    ctx.exit(show_drivers(lab, drivers, words, out, as_json=as_json))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import doctor, kernel
-from harness.findings import CLUSTER
+from harness.findings import CLUSTER, Finding
 
 WORKS = {f"link {kind}": None for kind in kernel.LINK_KINDS} | dict.fromkeys(
     ("TPACKET_V3", "nftables", "conntrack events", "NFLOG", "copies of packets (clsact, u32, mirred)")
@@ -33,7 +33,7 @@ def machine(root: Path, **files: str) -> Path:
     return root
 
 
-def examined(root: Path, failed: str | None = None, **features: str) -> dict[str, doctor.Finding]:
+def examined(root: Path, failed: str | None = None, **features: str) -> dict[str, Finding]:
     """Examine a machine whose sandbox fails as told and whose kernel works but for the features named."""
     tried = {**WORKS, **{name.replace("_", " "): reason for name, reason in features.items()}}
     found = doctor.examine(root, lambda: failed, lambda: tried)

@@ -110,6 +110,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "attack_lab",
         "coverage_table",
         "diff_table",
+        "driver_table",
     ),
     ("command_line",),
     ("questions", "own_labs"),
@@ -134,6 +135,7 @@ DOORS = {
     "click": (
         "bypass_table.py",
         "cli.py",
+        "driver_table.py",
         "command_line.py",
         "commands.py",
         "diff_table.py",
