@@ -267,7 +267,8 @@ def _adopt(space: Space) -> Built:
         index = built.indexes[nic.name] = found.index
         # down first: only then a card takes another name everywhere; a name may be another card's still
         batch += [netlink.link_set(index, up=False), netlink.address_del(index, found.address)]
-        batch.append(netlink.link_set(index, name=f"card{index}", mac=nic.mac, mtu=nic.mtu))
+        # its hardware address stays: neighbours may have asked for it already
+        batch.append(netlink.link_set(index, name=f"card{index}", mtu=nic.mtu))
     for nic in space.nics:
         if nic.bridge is not None:
             index = built.indexes[nic.name]
