@@ -43,6 +43,7 @@ class Commands:
         terminal: tuple[int, int] | None = None,
         capable: bool = False,  # noqa: FBT001, FBT002 - as above
         fds: list[int] | None = None,
+        tag: str = "",
     ) -> Any:
         """Start a command; with `fds` on these streams, with `terminal` (rows, columns) on one of its own."""
         built = self._lab.spaces.get(node)
@@ -75,6 +76,8 @@ class Commands:
             if slave is not None:
                 os.close(slave)
         self._children[child.pid] = child
+        if tag:
+            self._lab.tagged[tag] = child
         return {"child": child.pid, "started": child.started}, [master] if master is not None else []
 
     def run(self, node: str, argv: list[str], seconds: float, capable: bool) -> dict[str, Any]:  # noqa: FBT001 - the fields of one request
@@ -108,6 +111,12 @@ class Commands:
         """Send a signal to a command and all that it started."""
         if self._children[child].code is None:
             _signal_session(child, number)
+
+    def signal_tagged(self, tag: str, number: int) -> None:
+        """Send a signal to the command that somebody started by this tag, and to all that it started."""
+        found = self._lab.tagged[tag]
+        if found.code is None:
+            _signal_session(found.pid, number)
 
 
 def read_both(fds: tuple[int, int], seconds: float) -> tuple[tuple[str, str], bool]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.agent import syscalls as sys_
 from harness.agent.build import Built, Network
-from harness.agent.children import Children, Command, Worker
+from harness.agent.children import Child, Children, Command, Worker
 from harness.agent.folders import PRIVATE
 from harness.agent.layout import Payload, PlacedFile, Start
 from harness.agent.readiness import Failed, Running, until_ready
@@ -51,6 +51,7 @@ class Lab:
         self.builder = Worker("build", sys_.pass_capabilities_on, travels=travels)
         self.recorder = Recorder()
         self.programs: dict[tuple[str, str], Running] = {}
+        self.tagged: dict[str, Child] = {}
         self.network: Network | None = None
         self._gone: dict[str, dict[int, str]] = {}
 

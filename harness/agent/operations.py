@@ -44,6 +44,7 @@ class Operations:
             "run": self._commands.run,
             "wait": self._commands.wait,
             "signal": self._commands.signal,
+            "signal_tagged": self._commands.signal_tagged,
             "hold": self._hold,
             "open_window": self._open_window,
             "close_window": self._close_window,

@@ -43,7 +43,7 @@ def test_a_node_that_does_not_come_up_says_why(docker_engine: Engine) -> None:
     payload = payload_of(first_state(plan, k3d.binding(plan)), name, ("lab.yaml", ""), in_image=True)
     first = replace(payload.starts[0], argv=("no-such-program",))
     client = connect()
-    fleet = Fleet(client, name, image.ensure(client, print), owned=True)
+    fleet = Fleet(client, name, image.ensure(client, name, print), owned=True)
     try:
         outside.make_networks(client, name, parts.networks(payload))
         fleet.make(parts.containers(replace(payload, starts=(first, *payload.starts[1:]))))

@@ -92,6 +92,10 @@ class Fleet:
             raise LabError(f"no node {node!r} in this lab")
         return self._holds[node]
 
+    def id_of(self, node: str) -> str:
+        """Return the id of the container that a node is in; raises LabError."""
+        return self._ids[self.container_of(node)]
+
     def link(self, node: str) -> Link:
         """Return the connection to the agent of a node."""
         return self._links[self.container_of(node)]

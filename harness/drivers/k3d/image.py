@@ -13,9 +13,9 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import subprocess
 import tarfile
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import tools
 from harness.agent.state import PACKAGE
-from harness.drivers.k3d.engine import LABEL
+from harness.drivers.k3d.engine import LAB, LABEL
 from harness.errors import StartError
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ def versions() -> dict[str, Any]:
     return tomllib.loads(_recipe().decode())
 
 
-def ensure(client: DockerClient, told: Callable[[str], None]) -> str:
+def ensure(client: DockerClient, lab: str, told: Callable[[str], None]) -> str:
     """Return the name of the image with the agent's code, which the engine has; builds what is missing.
+
+    The container in which that is done has the label of the lab, so that it goes with the lab when we are killed.
 
     Raises StartError with the reason when it cannot be built.
     """
@@ -64,7 +66,7 @@ def ensure(client: DockerClient, told: Callable[[str], None]) -> str:
         return name
     if not _has(client, base):
         _make_base(client, base, told)
-    _add_code(client, base, name, code)
+    _add_code(client, lab, base, name, code)
     return name
 
 
@@ -73,13 +75,17 @@ def _make_base(client: DockerClient, base: str, told: Callable[[str], None]) -> 
     if not kept.exists():
         told("building the image of nodes from Debian packages (once)")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        draft = kept.with_suffix(f".{os.getpid()}")
+        for older in kept.parent.glob("building-*"):  # of a killed process, which could not remove it
+            if not Path("/proc", older.name.partition("-")[2]).exists():
+                shutil.rmtree(older)
+        draft = kept.parent / f"building-{os.getpid()}"
+        draft.mkdir()
         try:
-            with draft.open("wb") as file:
-                _write_root(file)
-            draft.replace(kept)
+            with (draft / "root.tar").open("wb") as file:
+                _write_root(file, draft)
+            (draft / "root.tar").replace(kept)
         finally:
-            draft.unlink(missing_ok=True)
+            shutil.rmtree(draft)
         for older in kept.parent.glob("egresslab-*.tar"):
             if older != kept:
                 older.unlink(missing_ok=True)
@@ -90,8 +96,8 @@ def _make_base(client: DockerClient, base: str, told: Callable[[str], None]) -> 
     )
 
 
-def _write_root(file: Any) -> None:
-    """Write the root file system as a tar archive."""
+def _write_root(file: Any, work: Path) -> None:
+    """Write the root file system as a tar archive; `work` is a folder for what is needed meanwhile."""
     recipe = versions()["image"]
     written: set[str] = set()
     with tarfile.open(fileobj=file, mode="w") as root:
@@ -117,9 +123,8 @@ def _write_root(file: Any) -> None:
             _file(root, written, name, text.encode())
         for name, target in _LINKS.items():
             _link(root, written, name, target)
-        with tempfile.TemporaryDirectory(prefix="egresslab-packages-") as folder:
-            for package in _download(recipe["packages"], recipe["release"], Path(folder)):
-                _unpack(package, root, written)
+        for package in _download(recipe["packages"], recipe["release"], work):
+            _unpack(package, root, written)
         root.add(os.path.realpath(tools.find("envoy")), "usr/bin/envoy")
 
 
@@ -223,13 +228,13 @@ def _code() -> bytes:
     return memory.getvalue()
 
 
-def _add_code(client: DockerClient, base: str, name: str, code: bytes) -> None:
+def _add_code(client: DockerClient, lab: str, base: str, name: str, code: bytes) -> None:
     """Add the agent's code to the image, and have it compiled once for all containers."""
     made = client.api.create_container(
         base,
         ["python3", "-S", "-c", "import harness.agent.container"],
         environment={"PYTHONPATH": CODE},
-        labels={f"{LABEL}.image": "yes"},
+        labels={LAB: lab},
         host_config=client.api.create_host_config(network_mode="none", cap_drop=["ALL"]),
     )["Id"]
     try:
@@ -240,7 +245,7 @@ def _add_code(client: DockerClient, base: str, name: str, code: bytes) -> None:
                 f"the image of nodes does not work: {client.api.logs(made).decode(errors='replace')}"
             )
         repository, _, tag = name.partition(":")
-        client.api.commit(made, repository=repository, tag=tag)
+        client.api.commit(made, repository=repository, tag=tag, changes=[f"LABEL {LAB}="])
     finally:
         client.api.remove_container(made, force=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 import signal
 import time
@@ -18,6 +19,7 @@ from harness.agent.state import State, payload_of
 from harness.drivers.k3d import outside, parts
 from harness.drivers.k3d.differences import compare
 from harness.drivers.k3d.fleet import Fleet
+from harness.drivers.k3d.session import Session
 from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.mutation import Mutation
@@ -52,6 +54,8 @@ class ContainerLab(Changeable):
         self._ended = ended
         self._kept = kept
         self._in_window = False
+        self._sessions: list[Session] = []
+        self._tags: list[tuple[str, str]] = []
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
@@ -59,6 +63,35 @@ class ContainerLab(Changeable):
             "run", node=node, argv=list(argv), seconds=seconds, capable=capable
         )
         return CommandResult(tuple(argv), told["code"], told["stdout"], told["stderr"])
+
+    def interactive(
+        self,
+        node: str,
+        argv: Sequence[str],
+        fds: tuple[int, int, int] | None,
+        size: tuple[int, int] = (24, 80),
+    ) -> tuple[int | None, int | None]:
+        """Start a command on our own streams, or on a new terminal of `size` (rows, columns) when `fds` is None.
+
+        Returns (child number, the terminal's master). A program that is not there ends with 127.
+        """
+        capable = self.plan.node(node).placement != "pod"
+        number = len(self._sessions)
+        tag = f"{os.getpid()}.{number}"
+        words = [tag, node, str(int(capable)), *argv]
+        container = self._fleet.id_of(node)
+        self._sessions.append(Session(self._fleet.client, container, words, fds, size))
+        self._tags.append((node, tag))
+        return number, self._sessions[number].master
+
+    def wait(self, child: int, seconds: float) -> int | None:
+        """Wait for a command started by `interactive`; returns its exit status, None while it still runs."""
+        return self._sessions[child].wait(seconds)
+
+    def send_signal(self, child: int, number: int) -> None:
+        """Send a signal to a command's whole session."""
+        node, tag = self._tags[child]
+        self._fleet.link(node).call("signal_tagged", tag=tag, number=number)
 
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
         """Send flows from inside nodes; over connections of their own, so that a thread may do so amid other calls."""

@@ -21,8 +21,9 @@ from harness.errors import GoneError, LabError
 if TYPE_CHECKING:
     from docker import DockerClient
 
-_HEADER = struct.Struct(">BxxxI")
-_STDOUT = 1
+HEADER = struct.Struct(">BxxxI")
+STDOUT = 1
+"""How the engine frames the two streams of a command: which, and how many bytes follow (attach, Docker Engine API)."""
 _RELAY = f"until [ -S {CONTROL} ]; do sleep 0.05; done; exec nc -N -U {CONTROL}"
 """Waits until the agent is ready; ends with the container, or when our side of the stream does."""
 _OURS = ("harness.programs.", "harness.netlink")
@@ -93,14 +94,14 @@ class Link:
     def _receive(self) -> bytes:
         """Return a piece of what the agent sent; the engine wraps pieces of both streams into frames."""
         while True:
-            while len(self._frames) < _HEADER.size:
+            while len(self._frames) < HEADER.size:
                 self._more()
-            stream, length = _HEADER.unpack_from(self._frames)
-            while len(self._frames) < _HEADER.size + length:
+            stream, length = HEADER.unpack_from(self._frames)
+            while len(self._frames) < HEADER.size + length:
                 self._more()
-            piece = self._frames[_HEADER.size : _HEADER.size + length]
-            self._frames = self._frames[_HEADER.size + length :]
-            if stream == _STDOUT:
+            piece = self._frames[HEADER.size : HEADER.size + length]
+            self._frames = self._frames[HEADER.size + length :]
+            if stream == STDOUT:
                 return piece
             self._said += piece
 

@@ -45,7 +45,7 @@ def stand_up(
         plan = able(plan)
         state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
         payload = payload_of(state, name, source, in_image=True)
-        fleet = Fleet(client, name, image.ensure(client, _tell), owned=owned)
+        fleet = Fleet(client, name, image.ensure(client, name, _tell), owned=owned)
         clock.phase("image")
         take_away(client, name)
         clock.phase("remnants")
