@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edited_lab import Case, written
-from small_lab import own_name, standing
+from edited_lab import Case, tried_once, written
+from small_lab import Standing, own_name, standing
+
+from harness.lab import load_lab
+from harness.plan import make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.live
@@ -141,13 +144,27 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """Stand the lab up as it is shipped, once for all edits."""
+    files = written("spk-egress", tmp_path_factory.mktemp("sound"), lambda _: None, scenarios=False)
+    with standing(files, own_name("self-spk")) as lab:
+        yield lab
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(name: str, tmp_path: Path) -> None:
-    """The scenario is broken in every case that it has, and a reason names the hop and what was seen there."""
+def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(
+    name: str, sound: Standing, tmp_path: Path
+) -> None:
+    """The running lab becomes the edited one; each case of the scenario is broken, and a reason names the hop."""
     case = CASES[name]
     files = written("spk-egress", tmp_path, case.edit)
-    with standing(files, own_name(f"self-{name}")) as lab:
-        results = lab.results(case.scenario)
+    before = sound.lab.state()
+    sound.lab.change(make_plan(load_lab(files.lab), sound.lab.plan))
+    try:
+        results = Standing(sound.lab, tried_once(files)).results(case.scenario)
+    finally:
+        sound.lab.restore(before)
     assert results
     for result in results:
         verdict = result.verdict
