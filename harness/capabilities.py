@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.dual_stack import is_dual
 from harness.errors import InputError, MissingCapability
 from harness.lab_words import CAPABILITIES
 from harness.lookup import nearest
@@ -17,6 +18,8 @@ from harness.lookup import nearest
 if TYPE_CHECKING:
     from harness.lab import Lab
     from harness.scenario import Item, Scenario
+
+_IPV6 = "ipv6"
 
 Missing = Callable[[Collection[str]], Mapping[str, str]]
 """A driver's `missing`: which of these capabilities it lacks, each with the reason."""
@@ -57,6 +60,8 @@ def wants(lab: Lab) -> tuple[Want, ...]:
             found.append(Want(mirror.tunnel, f"the mirror {name!r} of {node!r}", mirror.fallback))
     if lab.mesh.provider == "istio":
         found.append(Want("istio", "the mesh"))
+    if is_dual(lab):
+        found.append(Want(_IPV6, "the second ranges ('cidr6')", "IPv4 alone"))
     return tuple(found)
 
 
@@ -75,6 +80,7 @@ def settled(lab: Lab, missing: Missing) -> Lab:
 
 
 def _with_fallbacks(lab: Lab, lost: Collection[str]) -> Lab:
+    lab = lab if _IPV6 not in lost else _without_ipv6(lab)
     cluster = lab.cluster
     if cluster is not None:
         pools = {
@@ -97,14 +103,26 @@ def _with_fallbacks(lab: Lab, lost: Collection[str]) -> Lab:
     return lab.model_copy(update={"cluster": cluster, "outside": outside})
 
 
+def _without_ipv6(lab: Lab) -> Lab:
+    networks = {name: one.model_copy(update={"cidr6": None}) for name, one in lab.networks.items()}
+    cluster = lab.cluster
+    if cluster is not None:
+        pools = {name: one.model_copy(update={"cidr6": None}) for name, one in cluster.pools.items()}
+        cluster = cluster.model_copy(update={"pools": pools})
+    return lab.model_copy(update={"networks": networks, "cluster": cluster})
+
+
 def stand_ins(declared: Lab, standing: Lab) -> tuple[str, ...]:
     """Return in words which fallbacks stand in the place of what a lab file says."""
     pairs = zip(wants(declared), wants(standing), strict=False)
-    return tuple(
+    found = [
         f"{want.what} goes by {other.capability}: this machine has no {want.capability}"
         for want, other in pairs
         if want.fallback is not None and want.capability != other.capability
-    )
+    ]
+    if is_dual(declared) and not is_dual(standing):
+        found.append("everything has IPv4 alone: there is no IPv6 here")
+    return tuple(found)
 
 
 def runnable(
@@ -142,7 +160,7 @@ def check_needs(scenario: Scenario, lab: Lab) -> Iterator[tuple[tuple[str | int,
         outcome = getattr(scenario.expect, word)
         for index, packets in enumerate(outcome.packets if outcome is not None else ()):
             tunnel = packets.at.rpartition(".")[2]
-            if tunnel in known - sure - {*scenario.needs}:
+            if tunnel in known - sure - {*scenario.needs, _IPV6}:
                 place = ("expect", word, "packets", index, "at")
                 yield (
                     place,

@@ -123,6 +123,6 @@ def _owner(address: str, evidence: Evidence) -> str:
         for pool, members in getattr(node.spec, "snat_pools", {}).items():
             if address in map(str, members):
                 return f"snat/{pool}"
-        if address in map(str, evidence.bindings.all_addresses(node)):
+        if address in map(str, evidence.bindings.of_both_families(node)):
             return node.name
     return address

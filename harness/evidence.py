@@ -23,8 +23,11 @@ _BEGINNINGS = ("opening", "new")
 _ONE_CONNECTION_NS = 20_000_000
 """Within so long witnesses agree on when a connection began; no port is used again as soon."""
 
-UNREACHABLE = {"3/0": "no-route", "3/1": "no-neighbour"}
-"""Why a router could not forward, by type and code of the ICMP error that it sends (RFC 1812 section 5.2.7)."""
+UNREACHABLE = {"3/0": "no-route", "3/1": "no-neighbour", "1/0": "no-route", "1/3": "no-neighbour"}
+"""Why a router could not forward, by type and code of the ICMP error that it sends.
+
+RFC 1812, section 5.2.7; the last two of ICMPv6 (RFC 4443, section 3.1), whose types ICMP has no others of.
+"""
 
 RP_FILTER = "rp_filter"
 """Why a kernel dropped what came in by another interface than its route back (RFC 3704); as a rule's name."""

@@ -16,6 +16,7 @@ from harness.entry import Entry
 from harness.lab_words import (
     Address,
     Cidr,
+    Cidr6,
     Duration,
     Flag,
     Form,
@@ -57,6 +58,7 @@ class Network(Entry):
     """One layer-2 segment; `mtu` is the longest IP packet that its switch passes on."""
 
     cidr: Cidr
+    cidr6: Cidr6 | None = None
     mtu: Mtu = 1500
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
@@ -82,6 +82,20 @@ def _network(value: Any) -> Any:
     return network
 
 
+def _network6(value: Any) -> Any:
+    if isinstance(value, IPv6Network):
+        return value
+    written, slash, _ = str(value).partition("/")
+    try:
+        network = IPv6Network(value if slash else "", strict=False)
+        same = network.network_address == IPv6Address(written)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not an IPv6 network such as fd00:10::/64") from None
+    if not same:
+        raise ValueError(f"{shown(value)} has host bits set; the network is {network}")
+    return network
+
+
 Name = Annotated[
     str,
     Form(
@@ -114,14 +128,15 @@ Word = Annotated[
 """What may be the name of a schema or a user (MariaDB: at most 64 characters)."""
 
 Duration = Annotated[str, Form(r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)$", "a duration such as 500ms, 5s or 1m")]
-Capability = Literal["geneve", "ipip", "vxlan", "istio"]
-"""What not every kernel can do: links of that kind (ip-link(8)); and what not every cluster has."""
+Capability = Literal["geneve", "ipip", "ipv6", "vxlan", "istio"]
+"""What not every machine can do: links of that kind (ip-link(8)), IPv6 beside IPv4; and what not every cluster has."""
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Mtu = Annotated[int, Field(ge=576, le=9000, strict=True)]
 """The longest IP packet of a link, in bytes: from what every host takes (RFC 791) to a jumbo frame's."""
 Address = Annotated[IPv4Address, BeforeValidator(_address, json_schema_input_type=str)]
+Cidr6 = Annotated[IPv6Network, BeforeValidator(_network6, json_schema_input_type=str)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_network, json_schema_input_type=str)]
 Labels = Annotated[tuple[Label, ...], BeforeValidator(listed, json_schema_input_type=Label | list[Label])]
 Names = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=Name | list[Name])]

@@ -43,10 +43,10 @@ def show_plan(lab_name: str, driver: Driver) -> None:
     """Print what a lab file comes to; nothing is started."""
     made = make_plan(load_lab(shipped.find_lab(lab_name)))
     bindings = driver.binding(made)
-    rows = [
-        (node.name, "+".join(node.kinds), node.host or "", ", ".join(map(str, bindings.all_addresses(node))))
-        for node in made.nodes
-    ]
+    rows = []
+    for node in made.nodes:
+        addresses = ", ".join(map(str, bindings.of_both_families(node)))
+        rows.append((node.name, "+".join(node.kinds), node.host or "", addresses))
     table(("NODE", "KIND", "ON", "ADDRESSES"), rows)
     click.echo()
     services = [(name, bindings.cluster_ips[name], service.port) for name, service in made.services.items()]

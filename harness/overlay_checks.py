@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from harness import lookup
+from harness import dual_stack, lookup
 
 if TYPE_CHECKING:
     from harness.lab_model import Cluster, Lab
@@ -64,6 +64,7 @@ def check(lab: Lab) -> Found:
                 yield ("outside", node, "on", network, "mtu"), message
     if lab.cluster is not None:
         yield from _cluster(lab.cluster, lab)
+    yield from dual_stack.check(lab)
 
 
 def _cluster(cluster: Cluster, lab: Lab) -> Found:

@@ -129,7 +129,7 @@ def _roots(attempt: Attempt, recorded: Recorded, plan: Plan, bindings: Bindings)
     by_sidecar = {
         sighting.onward for sighting in sightings if sighting.at == sidecar and sighting.onward is not None
     }
-    own = {str(address) for address in bindings.all_addresses(node)}
+    own = {str(address) for address in bindings.of_both_families(node)}
     shared = {str(address) for address in _claimed(node)}
     return {
         sighting.flow

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Literal
 
 from harness import lookup
@@ -99,6 +99,7 @@ class Bindings:
 
     `inside` are the addresses an egress proxy binds per SNAT pool before its node translates them; `second` those of
     pods' second interfaces. Where `logs_secrets`, programs write the secrets of their TLS connections down.
+    `sixes` are the IPv6 addresses of whatever has one, by its IPv4 address.
     """
 
     addresses: dict[tuple[str, str], IPv4Address]
@@ -110,6 +111,7 @@ class Bindings:
     python: tuple[str, ...] = ("python3",)
     second: dict[str, IPv4Address] = field(default_factory=dict)
     logs_secrets: bool = False
+    sixes: dict[IPv4Address, IPv6Address] = field(default_factory=dict)
 
     def folder(self, node: str) -> str:
         """Return the private folder of a node, where its files are written."""
@@ -130,6 +132,11 @@ class Bindings:
         if node.name in self.pods:
             return (self.pods[node.name], *filter(None, (self.second.get(node.name),)))
         return tuple(self.addresses[node.name, network] for network, _ in node.on)
+
+    def of_both_families(self, node: Node) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Return every address of a node, those of IPv6 behind those of IPv4."""
+        own = self.all_addresses(node)
+        return (*own, *(self.sixes[address] for address in own if address in self.sixes))
 
 
 @dataclass(frozen=True)

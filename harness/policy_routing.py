@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
 
+from harness.dual_stack import twin, twin_network
 from harness.egress_ways import is_watched, ways_out
 from harness.plan import File, Program, Ready, Runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from harness.lab import Cluster
     from harness.plan import Bindings, Node, Plan
 
 PROGRAM = "route-controller"
+_KINDS = ("primary", "secondary")
 
 
 def of_node(node: Node, plan: Plan, bindings: Bindings) -> Runtime:
@@ -71,11 +76,33 @@ def _state(node: Node, plan: Plan, bindings: Bindings, cluster: Cluster) -> dict
         for pod in plan.pods
         if pod.host == node.name and pod.pod is not None and is_watched(pod.pod, cluster)
     ]
+    beside = beside_workloads(plan, bindings)
+    six = _six(beside, watched, plan, bindings)
     return {
-        **beside_workloads(plan, bindings),
+        **beside,
         "workloads": [
             {"name": pod.name, "primary": str(bindings.pods[pod.name])}
             | ({"secondary": str(bindings.second[pod.name])} if pod.name in bindings.second else {})
             for pod in watched
         ],
+        **({"ipv6": six} if six.keys() & set(_KINDS) else {}),
+    }
+
+
+def _six(
+    beside: Mapping[str, Any], watched: Sequence[Node], plan: Plan, bindings: Bindings
+) -> dict[str, Any]:
+    """Return the same for IPv6, as far as there is any: ranges, ways whose network has it, and pods."""
+    vias = {kind: twin(IPv4Address(beside[kind]["via"]), plan.lab) for kind in _KINDS if kind in beside}
+    ranges = (twin_network(IPv4Network(cidr), plan.lab) for cidr in beside["direct"])
+    workloads = []
+    for pod in watched:
+        own = {"primary": bindings.pods[pod.name], "secondary": bindings.second.get(pod.name)}
+        known = {kind: str(bindings.sixes[one]) for kind, one in own.items() if one in bindings.sixes}
+        if any(vias.get(kind) is not None for kind in known):
+            workloads.append({"name": pod.name} | known)
+    return {
+        "direct": [str(one) for one in ranges if one is not None],
+        **{kind: {**beside[kind], "via": str(via)} for kind, via in vias.items() if via is not None},
+        "workloads": workloads,
     }

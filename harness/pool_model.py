@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from harness.entry import Entry
-from harness.lab_words import Cidr, Flag, Labels
+from harness.lab_words import Cidr, Cidr6, Flag, Labels
 
 Overlay = Literal["none", "vxlan", "ipip"]
 Mode = Literal["Always", "CrossSubnet", "Never"]
@@ -23,6 +23,7 @@ class Pool(Entry):
     """
 
     cidr: Cidr
+    cidr6: Cidr6 | None = None
     block: Annotated[int, Field(ge=20, le=32, strict=True)] = 26
     overlay: Overlay = "none"
     mode: Mode = "Always"

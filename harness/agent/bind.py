@@ -9,6 +9,7 @@ from itertools import chain, product
 from types import MappingProxyType
 
 from harness.agent.folders import PRIVATE
+from harness.dual_stack import twins
 from harness.egress_ways import pool_of
 from harness.errors import InputError
 from harness.lab import Pool
@@ -51,7 +52,9 @@ def bind(
     cluster_ips = _cluster_ips(plan, old.cluster_ips)
     second = _second(plan, old.second, taken)
     inside = _inside(plan, old.inside)
-    return Bindings(addresses, pods, blocks, cluster_ips, inside, PRIVATE, python, second, old.logs_secrets)
+    sixes = twins((*addresses.values(), *pods.values(), *second.values()), plan.lab)
+    found = Bindings(addresses, pods, blocks, cluster_ips, inside, PRIVATE, python, second)
+    return replace(found, logs_secrets=old.logs_secrets, sixes=sixes)
 
 
 def _reserved(plan: Plan, network: str) -> Iterator[IPv4Address]:

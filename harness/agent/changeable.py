@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 from types import MappingProxyType
+from typing import ClassVar
 
 from harness.agent.change import difference
 from harness.agent.layout import Payload
@@ -19,6 +20,9 @@ from harness.running import Readdressing
 
 class Changeable(ABC):
     """What a lab is: the state that it was made from, and what runs where that is something else."""
+
+    LACKS: ClassVar[tuple[str, ...]] = ()
+    """Capabilities that the driver does not have, whatever the kernel has."""
 
     def __init__(
         self, state: State, name: str, source: tuple[str, str], phases: tuple[tuple[str, float], ...]
@@ -50,7 +54,7 @@ class Changeable(ABC):
 
         `pinned` gives pods an address; `source` is the file it comes from, when that is another. Raises LabError.
         """
-        return self._become(self._state.changed(able(plan), pinned), source or self.source)
+        return self._become(self._state.changed(able(plan, self.LACKS), pinned), source or self.source)
 
     def rotate(self, name: str, keep: Collection[str] = ()) -> None:
         """Replace a node's certificates, or with `ca` the authority and all that it issued, but for pods in `keep`.

@@ -10,11 +10,10 @@ from harness import bird
 from harness.address_names import entrances, pod_names
 from harness.agent import interfaces
 from harness.agent.layout import Layout, Neighbour, Nic, Route, Space
+from harness.agent.sixes import POD_GATEWAY, with_sixes
 from harness.agent.tunnels import Tunnels
+from harness.dual_stack import NAME, twin
 from harness.plan import Bindings, Node, Plan, Runtime
-
-_GATEWAY = "169.254.1.1"
-"""Every pod's next hop, as Calico has it: a link-local address that its node answers for."""
 
 _SHIM = 64
 """From which number on hardware addresses are shims'; cards have smaller ones."""
@@ -49,6 +48,11 @@ def lower(plan: Plan, bindings: Bindings, runtimes: dict[str, Runtime]) -> Layou
     named = {node.name: bindings.address(node) for node in outside} | entrances(plan, bindings)
     named |= pod_names(plan, bindings)
     hosts = "".join(f"{address} {name}\n" for name, address in named.items())
+    hosts += "".join(
+        f"{six} {NAME.format(node.name)}\n"
+        for node in outside
+        if (six := twin(bindings.address(node), plan.lab)) is not None
+    )
     return Layout(
         {name: (str(network.cidr), network.mtu) for name, network in plan.lab.networks.items()},
         spaces,
@@ -67,7 +71,7 @@ def _space(node: Node, tunnels: Tunnels, runtime: Runtime) -> Space:
         file.path.removeprefix("etc/"): file.content for file in runtime.files if file.path.startswith("etc/")
     }
     hostname = node.name.partition("/")[2] if pod else node.name
-    return Space(
+    space = Space(
         name=node.name,
         hostname=hostname,
         pod=pod,
@@ -83,6 +87,7 @@ def _space(node: Node, tunnels: Tunnels, runtime: Runtime) -> Space:
         etc=tuple(etc.items()),
         hosts=node.placement == "cluster-node",
     )
+    return with_sixes(space, node, plan, bindings)
 
 
 def _pod_nic(node: Node, tunnels: Tunnels) -> Nic:
@@ -196,7 +201,7 @@ def _on_loopback(node: Node, plan: Plan, runtime: Runtime) -> list[IPv4Address]:
 
 
 def _pod_routes() -> tuple[Route, ...]:
-    return (Route(f"{_GATEWAY}/32", device="eth0"), Route("0.0.0.0/0", gateway=_GATEWAY, device="eth0"))
+    return (Route(f"{POD_GATEWAY}/32", device="eth0"), Route("0.0.0.0/0", gateway=POD_GATEWAY, device="eth0"))
 
 
 def _routes(node: Node, tunnels: Tunnels) -> Iterator[Route]:
@@ -304,7 +309,7 @@ def next_hop(plan: Plan, attached: set[str], target: str) -> tuple[Node, str] | 
 def _neighbours(node: Node, plan: Plan, bindings: Bindings) -> tuple[Neighbour, ...]:
     """Tell pod and node each other's hardware address; asking for a proxied one takes up to a second."""
     if node.placement == "pod":
-        return (Neighbour("eth0", _GATEWAY, interfaces.mac(node.name, 0, 1)),)
+        return (Neighbour("eth0", POD_GATEWAY, interfaces.mac(node.name, 0, 1)),)
     return tuple(
         Neighbour(interfaces.cali(pod.name), str(bindings.pods[pod.name]), interfaces.mac(pod.name, 0, 0))
         for pod in plan.pods

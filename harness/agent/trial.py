@@ -25,9 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 
-def able(plan: Plan) -> Plan:
-    """Return the plan with fallbacks for what this kernel cannot do; raises MissingCapability where there is none."""
-    lab = settled(plan.lab, missing)
+def able(plan: Plan, without: Collection[str] = ()) -> Plan:
+    """Return the plan with fallbacks for what this kernel cannot do, and what is said to be missing besides.
+
+    Raises MissingCapability where there is no fallback.
+    """
+
+    def lost(asked: Collection[str]) -> dict[str, str]:
+        return missing(asked) | {one: "this driver does not have it" for one in asked if one in without}
+
+    lab = settled(plan.lab, lost)
     return plan if lab is plan.lab else make_plan(lab, plan)
 
 
@@ -36,7 +43,9 @@ def missing(capabilities: Collection[str]) -> dict[str, str]:
 
     Nodes that we make ourselves, on this kernel, have no Istio.
     """
-    found = missing_links(tuple(sorted(set(capabilities) - {*_OF_CLUSTERS})))
+    found = dict(missing_links(tuple(sorted(set(capabilities) - {*_OF_CLUSTERS, "ipv6"}))))
+    if "ipv6" in capabilities and not Path("/proc/sys/net/ipv6").is_dir():
+        found["ipv6"] = "this kernel has no IPv6"
     return found | {one: reason for one, reason in _OF_CLUSTERS.items() if one in capabilities}
 
 

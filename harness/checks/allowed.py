@@ -104,7 +104,7 @@ def _is_passing(hop: str, seen: Sequence[Sighting], evidence: Evidence) -> bool:
         return False
     if sent.protocol == ICMP:
         return True
-    own = {str(address) for address in evidence.bindings.all_addresses(node)}
+    own = {str(address) for address in evidence.bindings.of_both_families(node)}
     return sent.dst not in own and {sighting.flow for sighting in seen} == {sent} and _routes(node)
 
 

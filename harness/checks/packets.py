@@ -134,7 +134,7 @@ def _values(wanted: object, evidence: Evidence) -> tuple[str, ...]:
     kind, _, name = str(wanted).partition("/")
     if kind not in ("node", "pod") or not name:
         return (str(wanted),)
-    return tuple(str(address) for address in evidence.bindings.all_addresses(evidence.plan.node(name)))
+    return tuple(str(address) for address in evidence.bindings.of_both_families(evidence.plan.node(name)))
 
 
 def _named(wanted: object, evidence: Evidence) -> str:

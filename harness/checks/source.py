@@ -24,6 +24,12 @@ def judge(expected: Source, evidence: Evidence, passport: Passport) -> Iterator[
     """Yield one finding that names every witness and what it says."""
     hop = expected.at or ""
     allowed = _declared(expected.is_, evidence)
+    if any(
+        ":" in flow.dst for flow in passport.flows
+    ):  # of a flow over IPv6, the same node's address of that family
+        allowed = {
+            str(evidence.bindings.sixes.get(IPv4Address(one), one)) for one in allowed if ":" not in one
+        } | {one for one in allowed if ":" in one}
     wanted = f"source {expected.is_} ({', '.join(sorted(allowed))})"
     arrived = {
         sighting.flow

@@ -8,6 +8,7 @@ from harness.plan import Bindings, Node, Plan, Runtime, endpoints
 from harness.route_checks import GATEWAY
 
 FORWARDS = True
+FORWARDS_IPV6 = True
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001

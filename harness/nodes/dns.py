@@ -5,6 +5,7 @@ Names follow the Kubernetes DNS specification: <service>.<namespace>.svc.<cluste
 
 from __future__ import annotations
 
+from harness.dual_stack import NAME, twin
 from harness.identity import Certificates
 from harness.plan import CLUSTER_DOMAIN, Bindings, Node, Plan, Program, Ready, Runtime
 from harness.plan import File as NodeFile
@@ -22,6 +23,11 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         f"host-record={other.name},{bindings.address(other)}"
         for other in plan.nodes
         if other.placement == "outside"
+    ]
+    records += [
+        f"host-record={NAME.format(other.name)},{six}"
+        for other in plan.nodes
+        if other.placement == "outside" and (six := twin(bindings.address(other), plan.lab)) is not None
     ]
     config = "\n".join(
         [

@@ -135,7 +135,7 @@ class Spec(Outside):
 
 def deciders(spec: Spec) -> tuple[str, ...]:
     """Return the names that a scenario may give as `by` for this node."""
-    return (*spec.policies, CLIENT_CERTIFICATE, *UNREACHABLE.values())
+    return (*spec.policies, CLIENT_CERTIFICATE, *dict.fromkeys(UNREACHABLE.values()))
 
 
 def listeners(node: Node, bindings: Bindings) -> tuple[str, ...]:  # noqa: ARG001 - every kind's form

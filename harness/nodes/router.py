@@ -11,6 +11,7 @@ from harness.lab import Outside
 from harness.plan import Bindings, Node, Plan, Runtime
 
 FORWARDS = True
+FORWARDS_IPV6 = True
 SENDS = True
 """Scenarios may say `from` of it: it is a machine from which one pings."""
 
@@ -23,7 +24,7 @@ class Spec(Outside):
 
 def deciders(spec: Spec) -> tuple[str, ...]:  # noqa: ARG001 - every kind's form
     """Return the names that a scenario may give as `by` for this node: why it could not forward."""
-    return tuple(UNREACHABLE.values())
+    return tuple(dict.fromkeys(UNREACHABLE.values()))
 
 
 def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001

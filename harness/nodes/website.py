@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from harness.dual_stack import EVERY_ADDRESS, is_dual
 from harness.evidence import Sighting
 from harness.identity import Certificates, Request
 from harness.lab import Outside
@@ -30,10 +31,11 @@ def requests(node: Node, plan: Plan) -> tuple[Request, ...]:  # noqa: ARG001 - e
     return (Request(node.name, "public", dns=(node.name,)),)
 
 
-def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:  # noqa: ARG001
+def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificates) -> Runtime:
     """Return the web server: port 80, and 443 where the site has a certificate."""
     folder = bindings.folder(node.name)
-    listen: list[dict[str, str]] = [{"address": "0.0.0.0:80"}]
+    every = EVERY_ADDRESS[: 1 + is_dual(plan.lab)]
+    listen: list[dict[str, str]] = [{"address": f"{one}:80"} for one in every]
     files = []
     leaf = certificates.leaves.get(node.name)
     if leaf is not None:
@@ -41,7 +43,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
         tls = {"certificate": f"{folder}/site.pem", "key": f"{folder}/site.key"}
         if key_log := bindings.key_log(node.name):
             tls["keylog"] = key_log
-        listen.append({"address": "0.0.0.0:443", **tls})
+        listen += [{"address": f"{one}:443", **tls} for one in every]
     files.append(NodeFile("website.json", json.dumps({"name": node.name, "listen": listen})))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/website.json")
     return Runtime(programs=(Program("website", argv, Ready("log", '"ready"')),), files=tuple(files))

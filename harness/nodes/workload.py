@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from harness import mariadb
+from harness.dual_stack import EVERY_ADDRESS, is_dual
 from harness.egress_model import Holds
 from harness.evidence import APP, Sighting
 from harness.identity import Certificates, Request
@@ -64,7 +65,7 @@ def render(node: Node, plan: Plan, bindings: Bindings, certificates: Certificate
     config = {
         "name": node.pod.workload,
         "version": node.pod.version,
-        "listen": [{"address": f"0.0.0.0:{port}"}],
+        "listen": [{"address": f"{every}:{port}"} for every in EVERY_ADDRESS[: 1 + is_dual(plan.lab)]],
     }
     files.append(NodeFile("app.json", json.dumps(config)))
     argv = (*bindings.python, f"{bindings.directory}/programs/website.py", f"{folder}/app.json")

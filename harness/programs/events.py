@@ -45,19 +45,20 @@ class EventLog:
 
 
 def written(address: tuple[Any, ...]) -> str:
-    """Write a socket address as `ip:port`."""
-    return f"{address[0]}:{address[1]}"
+    """Write a socket address as `ip:port`, of IPv6 as `[ip]:port` (RFC 3986, section 3.2.2)."""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"
 
 
 def parsed(text: str) -> tuple[str, int]:
-    """Read `ip:port`.
+    """Read `ip:port`, or `[ip]:port`.
 
     Raises ValueError when it is not of that form.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{text!r} is not ip:port")
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def read_config(argv: list[str]) -> Any:

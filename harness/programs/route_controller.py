@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from harness import netlink
 from harness.errors import LostEvidence
 
 from .events import EventLog, read_config, refuse
-from .route_policy import Change, State, change_to, shown, state_of
+from .route_policy import Change, State, change_to, shown, states_of
 
 RESYNC_SECONDS = 5.0
 RETRY_SECONDS = 0.2
@@ -66,7 +67,7 @@ class Controller:
         waker.settimeout(0)
         self._waker = waker
         self._digest = ""
-        self._state = self._read()
+        self._states = self._read()
         self._said: tuple[str, ...] = ()
         self._tables: set[int] = set()
         self.stopped = False
@@ -86,20 +87,20 @@ class Controller:
             self._await(RESYNC_SECONDS if done and self._folder is not None else RETRY_SECONDS)
             self._look_at_file()
 
-    def _read(self) -> State:
+    def _read(self) -> tuple[State, ...]:
         content = self._file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         try:
-            state = state_of(json.loads(content))
+            states = states_of(json.loads(content))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{self._file}: {type(error).__name__}: {error}") from error
         self._digest = digest
-        return state
+        return states
 
     def _look_at_file(self) -> None:
         """Take over another state; one that cannot be read changes nothing."""
         try:
-            self._state = self._read()
+            self._states = self._read()
         except (OSError, ValueError) as error:
             self._log.write("unusable", reason=str(error))
 
@@ -107,32 +108,33 @@ class Controller:
         """Bring the kernel to the state; tell whether all of it was done."""
         began = time.monotonic_ns()
         try:
-            change = self._difference()
-            for batch in change.batches:
+            changes = self._differences()
+            for batch in (batch for change in changes for batch in change.batches):
                 self._route.send(batch)
         except (netlink.NetlinkError, LostEvidence) as error:
             self._log.write("refused", reason=str(error))
             return False
-        self._tables = {way.table for way in self._state.ways.values()}
+        self._tables = {way.table for state in self._states for way in state.ways.values()}
         self._write_applied()  # before it is told: who hears of a change may look at once
-        if change.batches or first:
-            self._tell(change, began, first=first)
+        if any(change.batches for change in changes) or first:
+            self._tell(changes, began, first=first)
         return True
 
-    def _difference(self) -> Change:
+    def _differences(self) -> list[Change]:
         links = {link.name: link.index for link in self._route.links() if link.up}
-        closed = tuple(shown(self._state, links))
+        closed = tuple(dict.fromkeys(word for state in self._states for word in shown(state, links)))
         if closed != self._said:
             self._said = closed
             for sentence in closed:
                 self._log.write("closed", reason=sentence)
-        return change_to(self._state, links, self._route.rules(), self._route.routes(), self._tables)
+        rules, routes = self._route.rules(), self._route.routes()
+        return [change_to(state, links, rules, routes, self._tables) for state in self._states]
 
-    def _tell(self, change: Change, began: int, *, first: bool) -> None:
+    def _tell(self, changes: Sequence[Change], began: int, *, first: bool) -> None:
         fields: dict[str, Any] = {
-            "added": [message.description for message in (*change.routes, *change.rules)],
-            "deleted": [message.description for message in (*change.rules_gone, *change.routes_gone)],
-            "workload_addresses": len(self._state.sources),
+            "added": [word.description for one in changes for word in (*one.routes, *one.rules)],
+            "deleted": [word.description for one in changes for word in (*one.rules_gone, *one.routes_gone)],
+            "workload_addresses": sum(len(state.sources) for state in self._states),
             "milliseconds": round((time.monotonic_ns() - began) / 1e6, 3),
         }
         self._log.write("changed", **fields)

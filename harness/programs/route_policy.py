@@ -16,13 +16,16 @@ primary interfaces, `secureSPK` for second ones, `pseudoCNI` for both.
 Not in the article is each table's last route: an unreachable default, which answers when the way out is gone. Without
 it the look-up would go on to the main table, and the traffic would leave by the node's own way. `guard: false`
 leaves it out, to show just that.
+
+`ipv6` is an object of the same keys but `mode` and `guard`, for IPv6: the same rules and tables of the other family.
+The route to the gateway itself, which the article has beside the default, is of IPv4 only.
 """
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from harness import netlink
@@ -38,7 +41,9 @@ GUARD_METRIC = 4278198272
 """Behind every real route; of the same size as the metric of the kernel's own IPv6 guard."""
 
 _PRIORITIES = {"primary": PRIMARY, "secondary": SECONDARY}
-_IPV4 = int(socket.AF_INET)
+_IPV4, _IPV6 = int(socket.AF_INET), int(socket.AF_INET6)
+_METRICS = {_IPV4: 0, _IPV6: 1024}
+"""Of a route for which none is given (ip-route(8)); of IPv6 the kernel would write its own in place of 0."""
 
 _NOWHERE = netlink.Route(
     family=_IPV4,
@@ -73,6 +78,7 @@ class State:
     ways: Mapping[str, Way]
     sources: tuple[tuple[str, str], ...]
     guard: bool = True
+    family: int = _IPV4
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,26 @@ class Change:
         return tuple(filter(None, (self.routes, self.rules, self.rules_gone, self.routes_gone)))
 
 
-def state_of(data: Any) -> State:
-    """Return the state that decoded JSON describes.
+def states_of(data: Any) -> tuple[State, ...]:
+    """Return the states that decoded JSON describes: that of IPv4, and that of IPv6 if there is one.
+
+    Raises ValueError, KeyError or TypeError for what is none.
+    """
+    six = data.get("ipv6")
+    if six is None:
+        return (state_of(data),)
+    same = {key: data[key] for key in ("mode", "guard") if key in data}
+    return state_of(data), state_of({**six, **same}, _IPV6)
+
+
+def state_of(data: Any, family: int = _IPV4) -> State:
+    """Return the state of one family.
 
     Raises ValueError, KeyError or TypeError for what is no state.
     """
     kinds = MODES[data["mode"]]
     ways = {
-        kind: Way(int(data[kind]["table"]), str(IPv4Address(data[kind]["via"])), str(data[kind]["dev"]))
+        kind: Way(int(data[kind]["table"]), _address(data[kind]["via"], family), str(data[kind]["dev"]))
         for kind in kinds
         if data.get(kind) is not None
     }
@@ -105,14 +123,14 @@ def state_of(data: Any) -> State:
         raise ValueError("each way out needs a table of its own, and none of the kernel's")
     sources = tuple(
         dict.fromkeys(
-            (kind, str(IPv4Address(workload[kind])))
+            (kind, _address(workload[kind], family))
             for kind in ways
             for workload in data["workloads"]
             if workload.get(kind) is not None
         )
     )
-    direct = tuple(dict.fromkeys(str(IPv4Network(cidr)) for cidr in data["direct"]))
-    return State(direct, ways, sources, bool(data.get("guard", True)))
+    direct = tuple(dict.fromkeys(_network(cidr, family) for cidr in data["direct"]))
+    return State(direct, ways, sources, bool(data.get("guard", True)), family)
 
 
 def rules_of(state: State) -> tuple[netlink.Rule, ...]:
@@ -122,9 +140,10 @@ def rules_of(state: State) -> tuple[netlink.Rule, ...]:
     """
     if not state.sources:
         return ()
-    direct = (_rule(DIRECT, dst=cidr) for cidr in state.direct)
+    alone = 32 if state.family == _IPV4 else 128
+    direct = (_rule(state.family, DIRECT, dst=cidr) for cidr in state.direct)
     sources = (
-        _rule(_PRIORITIES[kind], src=f"{address}/32", table=state.ways[kind].table)
+        _rule(state.family, _PRIORITIES[kind], src=f"{address}/{alone}", table=state.ways[kind].table)
         for kind, address in state.sources
     )
     return (*direct, *sources)
@@ -138,9 +157,10 @@ def routes_of(state: State, links: Mapping[str, int]) -> tuple[netlink.Route, ..
     found: list[netlink.Route] = []
     for way in state.ways.values():
         if state.guard:
-            found.append(_guard(way))
+            found.append(replace(_NOWHERE, family=state.family, table=way.table))
         if way.dev in links:
-            found += (_via(way, dst, links[way.dev]) for dst in ("default", f"{way.via}/32"))
+            ends = ("default", f"{way.via}/32") if state.family == _IPV4 else ("default",)
+            found += (_via(way, dst, links[way.dev], state.family) for dst in ends)
     return tuple(found)
 
 
@@ -158,8 +178,12 @@ def change_to(
     """
     wanted_rules, wanted_routes = rules_of(state), routes_of(state, links)
     own = {*tables, *(way.table for way in state.ways.values())}
-    there = {rule for rule in rules if rule.family == _IPV4 and rule.priority in (DIRECT, PRIMARY, SECONDARY)}
-    before = {_place(route): route for route in routes if route.family == _IPV4 and route.table in own}
+    there = {
+        rule
+        for rule in rules
+        if rule.family == state.family and rule.priority in (DIRECT, PRIMARY, SECONDARY)
+    }
+    before = {_place(route): route for route in routes if route.family == state.family and route.table in own}
     new = [route for route in wanted_routes if not _is_same(before.get(_place(route)), route)]
     places = {_place(route) for route in wanted_routes}
     kept = set(wanted_rules)
@@ -179,18 +203,31 @@ def shown(state: State, links: Mapping[str, int]) -> Iterator[str]:
             yield f"table {way.table}: {way.dev} is not up, so that its way out is unreachable"
 
 
+def _address(text: str, family: int) -> str:
+    """Return an address as the kernel tells it; raises ValueError for one of another family."""
+    found = ip_address(text)
+    if (found.version == 6) != (family == _IPV6):
+        raise ValueError(f"{text} is of the other family")
+    return str(found)
+
+
+def _network(text: str, family: int) -> str:
+    found = ip_network(text)
+    if (found.version == 6) != (family == _IPV6):
+        raise ValueError(f"{text} is of the other family")
+    return str(found)
+
+
 def _rule(
-    priority: int, *, src: str | None = None, dst: str | None = None, table: int = netlink.MAIN
+    family: int, priority: int, *, src: str | None = None, dst: str | None = None, table: int = netlink.MAIN
 ) -> netlink.Rule:
-    return netlink.Rule(_IPV4, priority, src, dst, table, "table", None, None)
+    return netlink.Rule(family, priority, src, dst, table, "table", None, None)
 
 
-def _guard(way: Way) -> netlink.Route:
-    return replace(_NOWHERE, table=way.table)
-
-
-def _via(way: Way, dst: str, dev: int) -> netlink.Route:
-    return replace(_NOWHERE, table=way.table, type="unicast", metric=0, dst=dst, gateway=way.via, dev=dev)
+def _via(way: Way, dst: str, dev: int, family: int) -> netlink.Route:
+    metric = _METRICS[family]
+    found = replace(_NOWHERE, family=family, table=way.table, type="unicast", metric=metric)
+    return replace(found, dst=dst, gateway=way.via, dev=dev)
 
 
 def _place(route: netlink.Route) -> tuple[int, str, int]:
@@ -207,7 +244,7 @@ def _is_same(there: netlink.Route | None, wanted: netlink.Route) -> bool:
 
 def _put(route: netlink.Route) -> netlink.Message:
     return netlink.route(
-        route.dst,
+        _written(route),
         gateway=route.gateway,
         dev=route.dev,
         table=route.table,
@@ -218,7 +255,12 @@ def _put(route: netlink.Route) -> netlink.Message:
 
 
 def _forget(route: netlink.Route) -> netlink.Message:
-    return netlink.route_del(route.dst, gateway=route.gateway, table=route.table, metric=route.metric)
+    return netlink.route_del(_written(route), gateway=route.gateway, table=route.table, metric=route.metric)
+
+
+def _written(route: netlink.Route) -> str:
+    """Return a route's destination so that its family is told."""
+    return "::/0" if route.dst == "default" and route.family == _IPV6 else route.dst
 
 
 def _add(rule: netlink.Rule) -> netlink.Message:

@@ -66,7 +66,9 @@ class Website:
                 context.load_cert_chain(entry["certificate"], entry["key"])
                 if entry.get("keylog"):
                     context.keylog_filename = entry["keylog"]
-            listener = socket.create_server(parsed(entry["address"]), backlog=1024)
+            address = parsed(entry["address"])
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            listener = socket.create_server(address, family=family, backlog=1024)
             self._log.write("listening", local=written(listener.getsockname()), tls=context is not None)
             threading.Thread(target=self._accept, args=(listener, context), daemon=True).start()
 

@@ -18,7 +18,9 @@ from harness.agent.bind import bind as computed
 from harness.agent.lower import lower as to_namespaces
 from harness.drivers import fake
 from harness.drivers.fake.lower import lower as to_containers
+from harness.dual_stack import twin_network
 from harness.errors import GoneError, InputError
+from harness.lab import Lab
 from harness.plan import Bindings, Plan, Runtime, render
 from harness.programs.probe import Probe
 from harness.run import Session
@@ -38,6 +40,7 @@ LOWERINGS: dict[str, tuple[Lowering, Callable[[Plan], Bindings]]] = {
 
 GOLDEN = (
     "bgp-peers",
+    "dual-stack",
     "four-nodes",
     "mesh-modes",
     "overlay",
@@ -83,7 +86,7 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, int | str | None) else str(value)
 
 
-def symbolic(value: object, bindings: Bindings) -> str:
+def symbolic(value: object, bindings: Bindings, lab: Lab) -> str:
     """Return plain data with each address, block and folder replaced by what it stands for."""
     words = {
         str(address): f"<{node} on {network}>" for (node, network), address in bindings.addresses.items()
@@ -101,6 +104,14 @@ def symbolic(value: object, bindings: Bindings) -> str:
     words |= {
         str(block): f"<block of {host}>" for host, blocks in bindings.blocks.items() for block in blocks
     }
+    for host, blocks in bindings.blocks.items():
+        for six in filter(None, (twin_network(block, lab) for block in blocks)):
+            words |= {
+                str(six): f"<IPv6 block of {host}>",
+                f"{six.network_address}/128": f"<IPv6 end of {host}>",
+            }
+            words[f'"{six.network_address}"'] = f"<IPv6 end of {host}>"
+    words |= {str(six): f"<IPv6 of {words[str(four)]}>" for four, six in bindings.sixes.items()}
     words[bindings.directory] = "<folder>"
     longest_first = sorted(words, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\d.])({'|'.join(map(re.escape, longest_first))})(?![\d.])")
@@ -155,7 +166,7 @@ def test_lowerings_differ_by_addresses_and_folder_only(lab: str, name: str) -> N
     first, second = computed(plan), fake.binding(plan)
     ours, theirs = lowered(plan, lowering, first), lowered(plan, lowering, second)
     assert ours != theirs
-    assert symbolic(ours, first).splitlines() == symbolic(theirs, second).splitlines()
+    assert symbolic(ours, first, plan.lab).splitlines() == symbolic(theirs, second, plan.lab).splitlines()
 
 
 def test_shared_pieces_are_equal_in_both_lowerings(plan: Plan) -> None:

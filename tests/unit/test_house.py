@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),  # on their own feet
     ("tools", "source", "pcapng", "lab_words", "entry", "attacks"),
     ("labels",),
-    ("egress_model", "policy_model", "pool_model"),
+    ("egress_model", "policy_model", "pool_model", "dual_stack"),
     ("bpf", "lab_model", "shipped"),
     (
         "stream",

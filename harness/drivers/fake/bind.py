@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from harness import lookup
+from harness.dual_stack import twins
 from harness.egress_ways import pool_of
 from harness.errors import InputError
 from harness.overlay_checks import pools_with_ends
@@ -39,7 +40,11 @@ def bind(plan: Plan) -> Bindings:
             taken[network].add(address)
     pods, blocks = _pods(plan)
     second = _second(plan, taken)
-    return Bindings(addresses, pods, blocks, _cluster_ips(plan), _inside(plan), DIRECTORY, second=second)
+    sixes = twins((*addresses.values(), *pods.values(), *second.values()), plan.lab)
+    inside = _inside(plan)
+    return Bindings(
+        addresses, pods, blocks, _cluster_ips(plan), inside, DIRECTORY, second=second, sixes=sixes
+    )
 
 
 def _second(plan: Plan, taken: Mapping[str, set[IPv4Address]]) -> dict[str, IPv4Address]:

@@ -39,6 +39,8 @@ _SLICE_SECONDS = 0.02
 class ContainerLab(Changeable):
     """A lab in containers; `ended` takes an owned one down, `kept` notes what one that stays has become."""
 
+    LACKS = ("ipv6",)
+
     def __init__(  # noqa: PLR0913 - what a lab is, and what comes of it
         self,
         fleet: Fleet,

@@ -42,7 +42,7 @@ def stand_up(
         raise StartError(f"a lab named {name!r} is already up; `egresslab ls --driver k3d` lists them")
     with _gone_on_failure(client, name, held):
         clock = _Clock()
-        plan = able(plan)
+        plan = able(plan, ContainerLab.LACKS)
         state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
         payload = payload_of(state, name, source, in_image=True)
         fleet = Fleet(client, name, image.ensure(client, name, _tell), owned=owned)
