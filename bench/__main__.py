@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 OUT = Path("out/bench.json")
-_NO_BENCHES = {"__main__", "measure"}
+_NO_BENCHES = {"__main__", "measure", "mininet_lab", "peers", "plot"}
 
 
 def main(names: Sequence[str]) -> int:

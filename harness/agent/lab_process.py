@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from harness.agent import syscalls as sys_
 from harness.agent.build import Built, Network
 from harness.agent.children import Child, Children, Command, Worker
 from harness.agent.folders import PRIVATE
-from harness.agent.layout import Payload, PlacedFile, Start
+from harness.agent.layout import LARGE, Payload, PlacedFile, Space, Start
 from harness.agent.readiness import Failed, Running, until_ready
 from harness.agent.recorder import NFLOG_GROUP, Recorder
 from harness.netlink import NetlinkError, Socket
@@ -30,6 +30,8 @@ _ALL_BLOCKS, _FEWEST_BLOCKS, _MOST_BLOCKS = 1024, 4, 128
 """Blocks of 128 KB, for all rings of a lab (128 MB) and for one. Each is given to us 8 ms after its first frame at the
 latest: of 100 blocks a ring bridges 0.8 s, in which a busy machine may run others than us.
 """
+_BLOCK_BYTES, _SMALL_BLOCK_BYTES = 1 << 17, 1 << 15
+_RETIRE_MS, _RINGS_A_MS = 8, 4
 _MOST_FILES = 65536
 
 
@@ -163,7 +165,7 @@ class Lab:
             sys_.setns(built.place.net, sys_.CLONE_NEWNET)
         tap = None
         if built.space.tapped:
-            tap = Tap(blocks=_blocks(len(self.payload.layout.spaces)))
+            tap = Tap(*ring_of(built.space, self.payload.layout.spaces))
             tap.start()
         self.recorder.watch(built.space.name, tap, Events(), Listener(NFLOG_GROUP))
         if not built.space.pod:
@@ -172,9 +174,19 @@ class Lab:
             self.recorder.watch_routes(built.space.name, routes)
 
 
-def _blocks(spaces: int) -> int:
-    """Return how many blocks each of so many rings gets."""
-    return max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _ALL_BLOCKS // max(1, spaces)))
+def ring_of(space: Space, spaces: Sequence[Space]) -> tuple[int, int, int]:
+    """Return a ring's block size (bytes), its blocks, and after how many ms a block is given to us.
+
+    In a large lab pods get little, since what they send passes nodes and what is outside too; and the more pods,
+    the less often the kernel looks after theirs: a thousand rings at 8 ms took it more than one processor.
+    """
+    large = len(spaces) > LARGE
+    others = sum(not one.pod for one in spaces) if large else len(spaces)
+    blocks = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, (_ALL_BLOCKS << large) // max(1, others)))
+    if not space.pod:
+        return _BLOCK_BYTES, blocks, _RETIRE_MS
+    retire = max(_RETIRE_MS, len(spaces) // _RINGS_A_MS)
+    return (_SMALL_BLOCK_BYTES, _FEWEST_BLOCKS, retire) if large else (_BLOCK_BYTES, blocks, retire)
 
 
 def write_file(file: PlacedFile) -> None:

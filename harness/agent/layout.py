@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+LARGE = 256
+"""Nodes of a lab; above that, rings have smaller blocks, and no frame is longer than its link's MTU."""
+
 
 @dataclass(frozen=True)
 class Nic:

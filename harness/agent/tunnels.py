@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from typing import Self
 
 from harness.agent import interfaces
-from harness.agent.layout import Neighbour, Route, Tunnel
+from harness.agent.layout import LARGE, Neighbour, Route, Tunnel
 from harness.lab import Pool
 from harness.overlay_checks import OVERHEAD, OVERLAY_VNI, encapsulations, overhead, pool_with
 from harness.plan import Bindings, Mirror, Node, Plan, Runtime
@@ -50,7 +50,12 @@ class Tunnels:
 
     @property
     def whole(self) -> bool:
-        """Whether frames may be longer than on a wire: not where they are wrapped or copied, and sizes matter."""
+        """Whether frames may be longer than on a wire: not where they are wrapped or copied, and sizes matter.
+
+        Nor in a large lab, whose rings have small blocks.
+        """
+        if len(self.plan.nodes) > LARGE:
+            return False
         cluster = self.plan.lab.cluster
         return not ((cluster is not None and encapsulations(cluster)) or self.mirrors)
 
