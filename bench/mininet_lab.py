@@ -1,4 +1,4 @@
-"""The network of bench/stand_up.py by Mininet's Python API; started by bench/mininet.py in namespaces of its own.
+"""The network of bench/stand_up.py by Mininet's Python API; started by bench/cycle.py in namespaces of its own.
 
 Prints two numbers: seconds until it stands, and seconds until it is down again. A host is a pod, a node that forwards a
 cluster node; their nodes are joined by a bridge of the kernel.

@@ -1,4 +1,4 @@
-"""Programs of peers, from Debian's packages: unpacked into .tools/bench, never installed, so that nothing is started."""
+"""Peers from Debian's packages: unpacked into .tools/bench, never installed, so that nothing of them is started."""
 
 from __future__ import annotations
 
