@@ -192,6 +192,7 @@ main.add_command(questions.bypass)
 main.add_command(questions.mutate)
 main.add_command(questions.attack)
 main.add_command(questions.coverage)
+main.add_command(questions.learn)
 
 
 @main.command()

@@ -149,3 +149,22 @@ def compare(ctx: click.Context, lab: str, drivers: str, words: str, out: Path, a
     from harness.driver_table import show_drivers  # noqa: PLC0415
 
     ctx.exit(show_drivers(lab, drivers, words, out, as_json=as_json))
+
+
+@click.command()
+@click.argument("lab")
+@click.option("--name", help="The running lab to use, when it is not called as its file says.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Write to this new file, not to standard output."
+)
+@driver_option
+@click.pass_context
+def learn(ctx: click.Context, lab: str, name: str | None, out: Path | None, driver: Any) -> None:
+    """Draft a scenario file from what a lab does: what passes as allowed, all else as explicit denials.
+
+    Sends each pod to each service, and round its sidecar to each port of each node outside, and writes what was
+    recorded. The file holds as it stands; whether it is what you want is yours to read.
+    """
+    from harness.learn_file import write_learned  # noqa: PLC0415
+
+    ctx.exit(write_learned(lab, name, out, driver))
