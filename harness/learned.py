@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from harness.attempt import TOGETHER, observe
+from harness.attempt import observe
 from harness.denial import Answer, answer_of, denials, rule_of
 from harness.evidence import SIDECAR
 from harness.listening import listening
@@ -107,7 +107,7 @@ def _observe(lab: RunningLab, items: Sequence[Item], found: dict[tuple[Destinati
     earlier: Mark | None = None
     alone = [item for item in items if item.through or _takes_sidecar(item, lab.plan)]
     together = [item for item in items if item not in alone]
-    for group, size in ((together, TOGETHER), (alone, 1)):
+    for group, size in ((together, _TOGETHER), (alone, 1)):
         for begin in range(0, len(group), size):
             batch = group[begin : begin + size]
             with lab.window(WINDOW_SECONDS):
@@ -200,6 +200,8 @@ def _destinations(lab: RunningLab) -> Iterator[tuple[str, str | None, bool]]:
 
 
 _DNS_PORT = 53
+_TOGETHER = 64
+"""How many probes share a window; each of them must be settled before any is judged."""
 
 
 def _takes_sidecar(item: Item, plan: Plan) -> bool:

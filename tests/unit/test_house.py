@@ -89,7 +89,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rule_places", "listening"),
     ("stages",),
     ("one_flow",),
-    ("ways_out",),
+    ("ways_out", "learned"),
     ("explain", "report", "comparison", "run_diff", "correlation"),
     ("ways_out", "learned"),
     ("explain", "report", "comparison", "run_diff"),
