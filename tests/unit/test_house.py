@@ -91,8 +91,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("one_flow",),
     ("ways_out", "learned"),
     ("explain", "report", "comparison", "run_diff", "correlation"),
-    ("ways_out", "learned"),
-    ("explain", "report", "comparison", "run_diff"),
     ("flow_path",),
     ("reports", "bypass"),
     ("agent",),  # from plans to what stands where nodes are; embedded by drivers
