@@ -32,7 +32,7 @@ cluster:
   pools:
 {pools}
   services_cidr: 10.235.0.0/16
-  bgp: {{asn: 64512, mesh: true, peers: {{edge: {{node: edge, graceful_restart: 0s}}}}}}
+  bgp: {{asn: 64512, mesh: true, peers: {{edge: {{node: edge}}}}}}
 """
 
 _OUTSIDE = """\

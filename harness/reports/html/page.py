@@ -14,6 +14,7 @@ from harness.explain import arrow
 from harness.flow_path import stops_of
 from harness.markup import Markup, element, joined
 from harness.passport import Passport
+from harness.plan import Bindings, Plan
 from harness.report import MANY, MOST_TOLD, Summary, by_scenario, told, worst
 from harness.reports.html.again import repeat
 from harness.reports.html.ladder import key, ladder
@@ -186,20 +187,28 @@ class _Topologies:
         seen = next((result.evidence for result in summary.results if result.evidence is not None), None)
         self._known = lab or seen
         self._drawn: dict[Markup, str] = {}
+        self._pictures: dict[tuple[int, int], graph.Picture] = {}
 
     def whole(self) -> Iterator[Markup]:
         """Yield the lab as it is at the end of the run, or was at a flow when it is no longer there."""
         if self._known is not None:
-            found = graph.picture(self._known.plan, self._known.bindings)
+            found = self._picture(self._known.plan, self._known.bindings)
             yield _wide(graph.framed(found, "topology", self._once(found), styled=True), "topology")
 
     def way(self, evidence: Evidence, passport: Passport, number: int) -> Markup:
         """Return a flow's way through the lab as it was then."""
-        found = graph.picture(evidence.plan, evidence.bindings)
+        found = self._picture(evidence.plan, evidence.bindings)
         stops = stops_of(passport, evidence.plan)
         drawn = graph.framed(found, f"way-{number}", self._once(found), stops, listed=False)
         words = (element("li", stop.told(), class_="broken" if stop.denied else None) for stop in stops)
         return joined([_wide(drawn, "way through the lab"), element("ol", *words, class_="stops")])
+
+    def _picture(self, plan: Plan, bindings: Bindings) -> graph.Picture:
+        """Return the picture of a lab, drawn once for all flows that saw it as it was: a large one takes a second."""
+        key = id(plan), id(bindings)
+        if key not in self._pictures:
+            self._pictures[key] = graph.picture(plan, bindings)
+        return self._pictures[key]
 
     def _once(self, found: graph.Picture) -> Markup:
         """Return a picture's parts the first time, after that a reference to them."""
