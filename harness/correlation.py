@@ -82,7 +82,8 @@ def _has_tenants(evidence: Evidence) -> bool:
 
 
 def _row(evidence: Evidence, passport: Passport) -> Row:
-    first = next((one.flow for one in passport.sightings if one.flow is not None), None)
+    seen = (*passport.at(passport.pod), *passport.sightings)
+    first = next((one.flow for one in seen if one.flow is not None), None)
     translated = _translated(passport)
     onward = translated.onward if translated else None
     return Row(

@@ -98,7 +98,7 @@ def _join(
         onward_known, onward_used = recorded.follow(further, attempt.started)
         known |= onward_known
         used |= onward_used
-    mine = sorted(used.values(), key=lambda sighting: sighting.time)
+    mine = sorted(_less_former_ends(used.values()), key=lambda sighting: sighting.time)
     strays = _strays(attempt, known, recorded, opened)
     host = plan.node(attempt.pod).host or ""
     return Passport(attempt.pod, frozenset(known), tuple(mine), strays, tuple(ambiguous), host)
@@ -200,6 +200,24 @@ def _without_server(sighting: Sighting) -> bool:
     """
     sidecar = sighting.witness == "log" and sighting.at.endswith(f" {SIDECAR}")
     return sidecar and sighting.onward is None and sighting.event == "connection"
+
+
+def _less_former_ends(sightings: Iterable[Sighting]) -> Iterator[Sighting]:
+    """Yield sightings, less the late end of a connection that had the same 5-tuple before this one began.
+
+    Where a pool has few ports, one is used again as soon as it is free, while the server writes that the first is over.
+    """
+    found = list(sightings)
+    began = {
+        (one.at, one.flow, one.facts["conn"])
+        for one in found
+        if one.witness == "log" and one.event != "close" and "conn" in one.facts
+    }
+    again = {(at, flow) for at, flow, _ in began}
+    for one in found:
+        own = (one.at, one.flow, one.facts.get("conn"))
+        if one.event != "close" or own in began or own[:2] not in again:
+            yield one
 
 
 def _through_forward_proxy(

@@ -275,3 +275,16 @@ def test_two_in_vain_to_one_target_cannot_be_told_apart() -> None:
     """Nothing is joined where either of two could be meant, nor where nothing went to the target."""
     assert in_vain(SITE, SITE, opened=(SITE, SITE)) == set()
     assert in_vain(SITE, OTHER, opened=(OTHER,)) == set()
+
+
+def test_the_late_end_of_a_former_connection_is_not_of_this_one() -> None:
+    """A port is used again while the proxy still writes that the connection which had it before is over."""
+    evidence = told(RED)
+    close = next(one for one in evidence.recorded.sightings if one.at == "bigip" and one.event == "close")
+    former = replace(close, time=evidence.attempt.started + 1, facts={**close.facts, "conn": "former"})
+    seen = replace(evidence.recorded, sightings=(former, *evidence.recorded.sightings))
+    plan, bindings = lab()
+    assert former not in join(evidence.attempt, seen, plan, bindings).sightings
+    assert close in join(evidence.attempt, seen, plan, bindings).sightings
+    only = tuple(one for one in seen.sightings if one.at != "bigip" or one == former or one.witness != "log")
+    assert former in join(evidence.attempt, replace(seen, sightings=only), plan, bindings).sightings
