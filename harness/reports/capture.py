@@ -15,13 +15,13 @@ from harness.explain import arrow
 from harness.passport import Passport
 from harness.pcapng import ETHERNET as ETHERNET_LINK
 from harness.pcapng import RAW_IP, TapInfo, write_pcapng
-from harness.plan import Plan
 from harness.programs.tap import ETHERNET, LOOPBACK, Frame, frames, nonce_of
 from harness.report import Summary
 from harness.run import Result
 from harness.running import Mark, RunningLab
 
-_HTTPS = "443"
+_ADVICE = "to see TLS at every port: -o tcp.try_heuristic_first:TRUE"
+"""Else Wireshark takes some ports for those of others (3128 for plain HTTP), and TLS at them for that."""
 
 Moment = tuple[int, str]
 """A frame, by its time (ns since the epoch) and its tap: what a sighting knows of it."""
@@ -58,23 +58,8 @@ def write(summary: Summary, lab: RunningLab | None, folder: Path) -> None:
         in_order=True,
         names=readable_names(lab.plan, lab.bindings),
         secrets=lab.secrets() if summary.secrets else b"",
-        comment=_advice(summary.lab, lab.plan),
+        comment=f"lab {summary.lab} of Egress Lab; {_ADVICE}",
     )
-
-
-def _advice(name: str, plan: Plan) -> str:
-    """Say what the file is, and what Wireshark must be told to read inside TLS at ports that it takes for others'."""
-    ports: dict[str, bool] = {}
-    for node in plan.nodes:
-        for server in getattr(node.spec, "virtual_servers", {}).values():
-            port, target = server.listen.rpartition(":")[2], server.forward_to.rpartition(":")[0]
-            ports[port] = ports.get(port, False) or "forward-proxy" in plan.node(target).kinds
-    words = [
-        f"-d tcp.port=={port},tls" + (f" -d tls.port=={port},http" if proxied else "")
-        for port, proxied in ports.items()
-        if port != _HTTPS
-    ]
-    return f"lab {name} of Egress Lab" + (f"; to read inside TLS: {' '.join(words)}" if words else "")
 
 
 def _described(tap: str, lab: RunningLab) -> str:

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.live
 BOOKINFO = "spiffe://cluster.local/ns/bookinfo/sa/default"
 STRANGER = "spiffe://cluster.local/ns/sm-apigw-a/sa/default"
 POD, POOL, PROXY = "10.53.0.1", "10.4.0.211", "10.4.0.201"
-TLS_ON_3128 = ("-d", "tcp.port==3128,tls", "-d", "tls.port==3128,http")
-"""Wireshark takes port 3128 for plain HTTP unless it is told."""
+EVERY_PORT = ("-o", "tcp.try_heuristic_first:TRUE")
+"""Wireshark takes port 3128 for plain HTTP unless it is told to look first."""
 
 CONNECT = "tls && http.request.method == CONNECT"
 SEGMENT = ("tcp.seq_raw", "ip.id", "tcp.srcport")
@@ -40,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_the_connect_inside_mutual_tls_is_read(files: dict[str, Path]) -> None:
     """With the secrets in the file, the request to the proxy and the one within the tunnel's own TLS are plain."""
-    asked = fields(files["open"], CONNECT, ("frame.interface_name", "http.request.uri"), *TLS_ON_3128)
+    asked = fields(files["open"], CONNECT, ("frame.interface_name", "http.request.uri"), *EVERY_PORT)
     assert ("bookinfo/traffic-generator.eth0", "www.f5.com:443") in asked
     inner = fields(files["open"], "http.request.method == GET || http.request.method == HEAD", ("http.host",))
     assert ("www.f5.com",) in inner
@@ -49,9 +49,9 @@ def test_the_connect_inside_mutual_tls_is_read(files: dict[str, Path]) -> None:
 def test_both_identities_are_read(files: dict[str, Path]) -> None:
     """The certificates of client and proxy, which TLS 1.3 encrypts, show their SPIFFE IDs on either connection."""
     name = ("x509ce.uniformResourceIdentifier",)
-    shown = fields(files["open"], f"ip.dst == {PROXY} && {name[0]}", name, *TLS_ON_3128)
+    shown = fields(files["open"], f"ip.dst == {PROXY} && {name[0]}", name, *EVERY_PORT)
     assert {value for (value,) in shown} == {BOOKINFO, STRANGER}
-    served = fields(files["open"], f"ip.src == {PROXY} && {name[0]}", name, *TLS_ON_3128)
+    served = fields(files["open"], f"ip.src == {PROXY} && {name[0]}", name, *EVERY_PORT)
     assert {value for (value,) in served} == {BOOKINFO}
 
 
@@ -81,14 +81,14 @@ def test_names_and_taps_are_told(files: dict[str, Path]) -> None:
     known = {row[0]: row[1] for row in fields(files["open"], "ip", where)}
     assert known["bigip.dmz"] == "bigip (egress-proxy) on network dmz, 10.4.0.2"
     assert known["bookinfo/traffic-generator.eth0"].startswith("pod bookinfo/traffic-generator, 10.53.")
-    assert " ".join(TLS_ON_3128).encode() in files["open"].read_bytes()[:1000], "the file says how to read it"
+    assert " ".join(EVERY_PORT).encode() in files["open"].read_bytes()[:1000], "the file says how to read it"
     times = [float(moment) for (moment,) in fields(files["open"], "frame", ("frame.time_relative",))]
     assert times == sorted(times)
 
 
 def test_without_secrets_nothing_is_read(files: dict[str, Path]) -> None:
     """With --no-secrets the file has the same flows and none of their secrets: no block of them, and no request."""
-    assert fields(files["closed"], f"ip.dst == {PROXY} && tls.handshake.type == 1", ("ip.src",), *TLS_ON_3128)
-    assert fields(files["closed"], CONNECT, ("http.request.uri",), *TLS_ON_3128) == []
+    assert fields(files["closed"], f"ip.dst == {PROXY} && tls.handshake.type == 1", ("ip.src",), *EVERY_PORT)
+    assert fields(files["closed"], CONNECT, ("http.request.uri",), *EVERY_PORT) == []
     assert b"TRAFFIC_SECRET" in files["open"].read_bytes()
     assert b"TRAFFIC_SECRET" not in files["closed"].read_bytes()
