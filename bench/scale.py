@@ -65,8 +65,8 @@ def measure() -> list[Measurement]:
     rows = [(pods, *one(pods)) for pods in PODS]
     OUT.parent.mkdir(exist_ok=True)
     lines = (
-        Line("seconds until it stands", tuple((row[0], row[1]) for row in rows), "s"),
-        Line("seconds until it is gone", tuple((row[0], row[3]) for row in rows), "s"),
+        Line("until it stands", tuple((row[0], row[1]) for row in rows), "s"),
+        Line("until it is gone", tuple((row[0], row[3]) for row in rows), "s"),
         Line("memory of its processes", tuple((row[0], row[2]) for row in rows), "MB"),
     )
     OUT.write_text(svg(lines, "pods"), encoding="utf-8")
