@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from harness import bird
@@ -38,6 +38,8 @@ class Tried:
     by: str
     seen: str
     seconds: float
+    spoiled: bool = False
+    """The lab did not come back; that the case holds without the mutant is to be seen on another copy."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,15 @@ def attempt(lab: MutableLab, mutant: Mutant, known: Baseline) -> Tried:
             found = _first_broken(lab, known.order(mutant.hops))
         except LabError as error:
             failure, found = str(error), None
-        lab.mutate(None)
-        _settle(lab)
+        try:
+            lab.mutate(None)
+            _settle(lab)
+        except LabError as error:
+            if found is None:
+                raise
+            seen = "; ".join(str(finding) for finding in found.verdict.reasons)
+            taken = time.monotonic() - begun
+            return Tried(mutant, "caught", found.item.id, f"{seen} ({error})", taken, spoiled=True)
         if failure:
             fate, seen = "failed", failure
         elif found is not None:
@@ -111,6 +120,13 @@ def attempt(lab: MutableLab, mutant: Mutant, known: Baseline) -> Tried:
             fate = "caught" if again.state == "held" else "failed"
             seen = seen if fate == "caught" else f"still {again}"
     return Tried(mutant, fate, by, seen, time.monotonic() - begun)
+
+
+def _confirmed(lab: MutableLab, found: Tried, known: Baseline) -> Tried:
+    """Return what came of a mutant that spoiled its lab, once its case was tried on one that is whole."""
+    item = next(item for item in known.items if item.id == found.by)
+    again = Session(lab).run(item).verdict
+    return found if again.state == "held" else replace(found, fate="failed", seen=f"still {again}")
 
 
 def _first_broken(lab: MutableLab, items: Sequence[Item]) -> Result | None:
@@ -151,9 +167,9 @@ def hunt(
                 found = attempt(lab, mutant, known)
             except LabError as error:
                 found = Tried(mutant, "failed", "", str(error), 0.0)
-            yield found
-            if found.fate == "failed":
+            if found.fate == "failed" or found.spoiled:
                 lab.close()
                 lab = start()
+            yield _confirmed(lab, found, known) if found.spoiled else found
     finally:
         lab.close()
