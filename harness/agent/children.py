@@ -102,6 +102,9 @@ class Worker:
 
     def carry(self, fds: Sequence[int], function: Callable[[list[int]], T]) -> T:
         """Run a function in the thread that is apart, with its own copies of descriptors; they are closed behind it."""
+        if not self._apart:
+            copies = [os.dup(fd) for fd in fds]
+            return self.call(lambda: _closing(copies, function))
         future: Future[T] = Future()
         with self._sending:  # what is sent and what is called come in the same order
             socket.send_fds(self._here, [b"."], fds)
@@ -109,12 +112,7 @@ class Worker:
         return future.result()
 
     def _handed(self, function: Callable[[list[int]], T]) -> T:
-        _, fds = sys_.receive(self._there, 1, _MOST_CARRIED)
-        try:
-            return function(fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        return _closing(sys_.receive(self._there, 1, _MOST_CARRIED)[1], function)
 
     def inside(self, place: Place, function: Callable[[], T]) -> T:
         """Run a function inside a node's namespaces; for functions that run in this thread."""
@@ -156,6 +154,14 @@ class Worker:
             del function, future
 
 
+def _closing(fds: list[int], function: Callable[[list[int]], T]) -> T:
+    try:
+        return function(fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 class Children:
     """Start processes in nodes and know how each of them ended."""
 
@@ -163,9 +169,10 @@ class Children:
         self._file_limit = file_limit
         self._table: dict[int, Child] = {}
         self._lock = threading.Condition()
+        # a container's seccomp profile allows no unshare(2) of any kind; it has few descriptors
         give_none = sys_.keep_capabilities_to_itself if travels else sys_.give_up_capabilities
-        self._programs = Worker("start-programs", sys_.pass_capabilities_on, travels=travels, apart=True)
-        self._workloads = Worker("start-workloads", give_none, travels=travels, apart=True)
+        self._programs = Worker("start-programs", sys_.pass_capabilities_on, travels=travels, apart=travels)
+        self._workloads = Worker("start-workloads", give_none, travels=travels, apart=travels)
         threading.Thread(target=self._reap, name="reap", daemon=True).start()
 
     def start(self, command: Command, *, capabilities: bool) -> Child:

@@ -34,6 +34,7 @@ LEASE_SECONDS = 60.0
 def main() -> int:
     """Run until told to stop, or until the owner is gone; what goes wrong before that is printed in one line."""
     stop = threading.Event()
+    threading.excepthook = _end
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
@@ -62,6 +63,12 @@ def main() -> int:
     stop.wait()
     lab.close()
     return 0
+
+
+def _end(failed: threading.ExceptHookArgs) -> None:
+    """End the container when one of its threads fails: whoever waits for it would wait for good."""
+    traceback.print_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    os._exit(1)
 
 
 def _open_sysctls() -> None:

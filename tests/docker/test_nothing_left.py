@@ -56,7 +56,7 @@ def test_a_node_that_does_not_come_up_says_why(docker_engine: Engine) -> None:
 
 
 def test_a_lab_that_stays_is_found_again(docker_engine: Engine) -> None:
-    """`up`, `ls`, `test` and `down` by four processes; afterwards the engine has what it had."""
+    """`up`, `ls`, `test`, `exec` and `down` by processes of their own; afterwards the engine has what it had."""
     before = pictured(docker_engine)
     name = own_name("stays")
     lab = "echo-without-envoy"
@@ -67,6 +67,10 @@ def test_a_lab_that_stays_is_found_again(docker_engine: Engine) -> None:
         assert name in egresslab("ls", *words).stdout.split()
         tested = egresslab("test", "--lab", lab, "--name", name, *words, seconds=180)
         assert tested.returncode == 0, tested.stdout + tested.stderr
+        said = egresslab(
+            "exec", "--lab", name, *words, "-i", "bigip", "--", "sh", "-c", "cat; exit 7", given="hi"
+        )
+        assert (said.returncode, said.stdout) == (7, "hi"), said.stderr
         again = egresslab("up", lab, "--name", name, *words)
         assert again.returncode == 4
         assert "already up" in again.stderr

@@ -84,6 +84,7 @@ class Link:
     def _answer(self) -> dict[str, Any]:
         pieces = [self._rest]
         while b"\n" not in pieces[-1]:
+            self._rest = b"".join(pieces[-2:])  # for who asks what was said last
             pieces.append(self._receive())
         line, _, self._rest = b"".join(pieces).partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
@@ -108,6 +109,10 @@ class Link:
     def _more(self) -> None:
         try:
             data = self._socket.recv(1 << 18)
+        except TimeoutError as error:
+            raise GoneError(
+                f"{self.node}: its agent did not answer within {self._socket.gettimeout():g} s"
+            ) from error
         except OSError as error:
             raise self._gone() from error
         if not data:
@@ -115,8 +120,9 @@ class Link:
         self._frames += data
 
     def _gone(self) -> GoneError:
-        words = self._said.decode(errors="replace").strip()
-        return GoneError(f"the container of {self.node} went away" + (f": {words}" if words else ""))
+        """Say that the connection ended, with what the engine or the program in between said of it."""
+        words = (self._said + self._rest).decode(errors="replace").strip()
+        return GoneError(f"{self.node}: the connection to its agent ended" + (f": {words}" if words else ""))
 
 
 class _Records(pickle.Unpickler):

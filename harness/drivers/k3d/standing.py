@@ -41,6 +41,8 @@ def stand_up(
     if held is None or running_whole(client, name):
         raise StartError(f"a lab named {name!r} is already up; `egresslab ls --driver k3d` lists them")
     with _gone_on_failure(client, name, held):
+        if plan.cluster_nodes:
+            _tell("the cluster's nodes are simulated, each by a container (docs/k3d.md)")
         clock = _Clock()
         plan = able(plan, ContainerLab.LACKS)
         state = first_state(plan, replace(binding(plan), logs_secrets=secrets))
