@@ -14,12 +14,13 @@ export LAB DRIVER ENGINE SCENARIO
 
 TOX := .venv/bin/tox -q run
 
-.PHONY: help setup lab test lint prove bench clean
+.PHONY: help setup lab test test-k3d lint prove bench clean
 
 help:
 	@echo 'make lab      stand a lab up, run its scenarios, print each flow with its verdict, take it down'
 	@echo '              LAB=$(LAB) DRIVER=$(DRIVER) ENGINE=$(ENGINE) SCENARIO=$(SCENARIO)  choose what runs'
 	@echo 'make test     every test: unit, live and the scenarios'
+	@echo 'make test-k3d a lab on a real cluster of k3d; needs k3d, Docker and images (docs/k3d.md)'
 	@echo 'make lint     style and types'
 	@echo 'make prove    the long proofs (repetition, fuzzing, soak)'
 	@echo 'make bench    the measurements of speed'
@@ -37,6 +38,9 @@ lab: setup
 
 test: setup
 	@$(TOX) -e unit,live,docker
+
+test-k3d: setup
+	@$(TOX) -e k3d
 
 lint: setup
 	@$(TOX) -e lint

@@ -131,7 +131,10 @@ def test_a_manifest_from_a_path_is_the_one_that_is_meant(tmp_path: Path) -> None
 
 
 def test_a_manifest_from_a_url_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is kept by its checksum, without which no URL is used; what differs is not kept."""
+    """It is kept by its checksum, without which no URL is used; what differs is not kept.
+
+    Where none is pinned, the checksum of the first time holds from then on.
+    """
     asked: list[str] = []
 
     class Site(BaseHTTPRequestHandler):
@@ -160,6 +163,9 @@ def test_a_manifest_from_a_url_is_fetched_once(tmp_path: Path, monkeypatch: pyte
         first = manifest.objects_from(url, right)
         assert manifest.objects_from(url, right) == first
         assert len(asked) == 2
+        told: list[str] = []
+        assert manifest.first_sum(url, told.append) == manifest.first_sum(url, told.append) == right
+        assert (len(asked), len(told), right in told[0]) == (3, 1, True)
     finally:
         site.shutdown()
         site.server_close()

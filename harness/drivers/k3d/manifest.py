@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ def objects_from(place: str, checksum: str) -> list[dict[str, Any]]:
             f"{place}: a manifest from a URL needs its SHA-256 (k3d/versions.toml, calico.sha256)"
         )
     return parsed(_fetched(place, checksum) if url else _read(place, checksum), place)
+
+
+def first_sum(url: str, told: Callable[[str], None]) -> str:
+    """Return the SHA-256 of what a URL gave the first time, for those that are not pinned: later ones must be the same.
+
+    Raises StartError where it cannot be fetched.
+    """
+    kept = _cache() / f"manifest-sum-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    if kept.is_file():
+        return kept.read_text(encoding="ascii").strip()
+    found = hashlib.sha256(_downloaded(url)).hexdigest()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(found, encoding="ascii")
+    told(
+        f"{url} is used for the first time: its SHA-256 is {found}, and must be from now on (k3d/versions.toml)"
+    )
+    return found
 
 
 def parsed(content: bytes, place: str) -> list[dict[str, Any]]:
@@ -68,10 +86,19 @@ def _read(place: str, checksum: str) -> bytes:
 
 
 def _fetched(url: str, checksum: str) -> bytes:
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - see tools._cache_file
-    kept = Path(root, "egresslab", f"manifest-{checksum}.yaml")
+    kept = _cache() / f"manifest-{checksum}.yaml"
     if kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == checksum:
         return kept.read_bytes()
+    content = _downloaded(url)
+    _checked(content, url, checksum)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    draft = kept.with_suffix(f".{os.getpid()}")
+    draft.write_bytes(content)
+    draft.replace(kept)
+    return content
+
+
+def _downloaded(url: str) -> bytes:
     from urllib.request import urlopen  # noqa: PLC0415 - costs 40 ms
 
     try:
@@ -82,12 +109,12 @@ def _fetched(url: str, checksum: str) -> bytes:
             f"{url} cannot be fetched ({getattr(error, 'reason', error)}); download it elsewhere and name its path "
             "in EGRESSLAB_CALICO"
         ) from error
-    _checked(content, url, checksum)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    draft = kept.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(content)
-    draft.replace(kept)
     return content
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - see tools._cache_file
+    return Path(root, "egresslab")
 
 
 def _checked(content: bytes, place: str, checksum: str) -> bytes:

@@ -44,7 +44,8 @@ def make_networks(client: DockerClient, lab: str, networks: Iterable[Network]) -
                 f"network {network.name!r} of the lab is {network.cidr}, which {owner}; take that down first, "
                 "or give the lab's network another cidr"
             )
-        pool = IPAMPool(subnet=str(network.cidr), gateway=str(network.gateway))
+        given = str(network.given) if network.given else None
+        pool = IPAMPool(subnet=str(network.cidr), gateway=str(network.gateway), iprange=given)
         try:
             client.api.create_network(
                 full_name(lab, network.name),

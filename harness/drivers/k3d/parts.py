@@ -19,12 +19,16 @@ _PINGS = ("net.ipv4.ping_group_range", "0 2147483647")
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the engine; `gateway` is the address that the engine's bridge takes, and nobody else has."""
+    """A network of the engine; `gateway` is the address that the engine's bridge takes, and nobody else has.
+
+    `given` is the part from which the engine chooses addresses for others, such as nodes of a cluster.
+    """
 
     name: str
     cidr: IPv4Network
     gateway: IPv4Address
     mtu: int
+    given: IPv4Network | None = None
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,13 @@ def unlock(name: str, fd: int) -> None:
     os.close(fd)
 
 
-def _path(name: str, kind: str) -> Path:
+def folder() -> Path:
+    """Return the folder of what is remembered, which is made where it is not there."""
     root = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 - see tools._cache_file
-    folder = Path(root, "egresslab", "k3d")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / f"{name}.{kind}"
+    found = Path(root, "egresslab", "k3d")
+    found.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return found
+
+
+def _path(name: str, kind: str) -> Path:
+    return folder() / f"{name}.{kind}"
