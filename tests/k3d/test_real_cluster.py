@@ -21,11 +21,16 @@ PROXY = "http://bigip-proxy-svc.bookinfo:3128"
 SITE = "https://www.f5.com/"
 
 
+def told(words: str) -> None:
+    """Say what happens, as it does."""
+    sys.stderr.write(f"{words}\n")
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[ClusterLab]:
-    """Yield the lab, standing; what happens is told as it does."""
+    """Yield the lab, standing."""
     plan = make_plan(load_lab(find_lab("bookinfo-egress")))
-    with standing_up(plan, "real", lambda words: sys.stderr.write(f"{words}\n")) as found:
+    with standing_up(plan, "real", told) as found:
         yield found
 
 

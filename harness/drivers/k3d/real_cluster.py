@@ -83,7 +83,11 @@ def standing_up(plan: Plan, lab: str, told: Told) -> Iterator[ClusterLab]:
         words = {"image": pinned.k3s, "pause": pinned.pause}
         api = cluster.create(cluster_file.configuration(plan, lab, full, words, second=second))
         try:
-            yield _filled(plan, lab, own, pinned, api, cluster, state, client, told)
+            made = _filled(plan, lab, own, pinned, api, cluster, state, client, told)
+            try:
+                yield made
+            finally:
+                made.outside.close()
         finally:
             api.close()
     finally:

@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             items = [
                 found for path, found in double.objects.items() if _listed(path, place.path, found, query)
             ]
-            if items or place.path.rpartition("/")[2].endswith("s"):
+            if items or _is_collection(place.path):
                 self._answer({"metadata": {"resourceVersion": str(double.version)}, "items": items})
             else:
                 self._status(404, "not found")
@@ -247,6 +247,13 @@ class _Handler(BaseHTTPRequestHandler):
         for path in gone:
             double.delete(path)
         self._answer({"kind": "Status", "code": 200}) if gone else self._status(404, "not found")
+
+
+def _is_collection(path: str) -> bool:
+    """Tell whether a path is of all objects of a kind, and not of one."""
+    _, root, *rest = path.split("/")
+    rest = rest[1:] if root == "api" else rest[2:]
+    return len(rest[2:] if rest[0] == "namespaces" and len(rest) > 2 else rest) == 1
 
 
 def _listed(path: str, asked: str, found: dict[str, Any], query: dict[str, str]) -> bool:
