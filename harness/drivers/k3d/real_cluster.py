@@ -72,7 +72,7 @@ def standing_up(plan: Plan, lab: str, told: Told) -> Iterator[ClusterLab]:
     cluster = Cluster(lab, list(containers.values()), lambda name: _last_words(client, name), told)
     try:
         standing.take_away(client, lab)
-        own = image.ensure(client, told)
+        own = image.ensure(client, lab, told)
         _pull(client, pinned, told)
         state = first_state(plan, standing.binding(plan))
         payload = payload_of(state, lab, ("", ""), in_image=True)
