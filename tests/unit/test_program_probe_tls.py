@@ -30,6 +30,7 @@ class Server:
         self._context.load_cert_chain(leaf.chain, leaf.key)
         self._context.load_verify_locations(mesh.trust)
         self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2  # said, since not every Python begins there
         if not sessions:
             self._context.num_tickets = 0
 
