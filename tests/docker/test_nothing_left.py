@@ -53,6 +53,7 @@ def test_a_node_that_does_not_come_up_says_why(docker_engine: Engine) -> None:
         fleet.close()
         assert outside.remove(client, name) == []
     assert name not in outside.labs(client)
+    client.close()
 
 
 def test_a_lab_that_stays_is_found_again(docker_engine: Engine) -> None:

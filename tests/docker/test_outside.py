@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def lab(docker_engine: Engine) -> Iterator[MutableLab]:
 
 def described(lab: str, part: str) -> dict[str, Any]:
     """Return what the engine says of a container."""
-    found: dict[str, Any] = connect().api.inspect_container(full_name(lab, part))
+    with closing(connect()) as client:
+        found: dict[str, Any] = client.api.inspect_container(full_name(lab, part))
     return found
 
 
@@ -107,7 +109,8 @@ def test_a_subnet_that_is_taken_is_named_with_its_owner(lab: MutableLab) -> None
     other = own_name("second")
     with pytest.raises(StartError, match=f"lab '{lab.name}'"):
         k3d.up(plan_of(SHIPPED), other, ("lab.yaml", ""), owned=True)
-    assert connect().api.containers(all=True, filters={"label": f"{LAB}={other}"}) == []
+    with closing(connect()) as client:
+        assert client.api.containers(all=True, filters={"label": f"{LAB}={other}"}) == []
     assert lab.barrier(5.0) == []
 
 

@@ -25,8 +25,12 @@ def connect() -> DockerClient:
 
     try:
         client = docker.from_env(timeout=120)
+    except DockerException as error:
+        raise MissingCapability("docker", f"no Docker Engine answers ({_words(error)}); {_MEND}") from error
+    try:
         client.ping()
     except DockerException as error:
+        client.close()
         raise MissingCapability("docker", f"no Docker Engine answers ({_words(error)}); {_MEND}") from error
     return client
 

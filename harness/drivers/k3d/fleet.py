@@ -60,7 +60,11 @@ class Fleet:
         wanted = list(self._ids if names is None else names)
         try:
             with ThreadPoolExecutor(_THREADS) as threads:
-                self._links |= zip(wanted, threads.map(self.link_to, wanted), strict=True)
+                made = {name: threads.submit(self.link_to, name) for name in wanted}
+            # first those that are there: whoever closes us closes them
+            self._links |= {name: one.result() for name, one in made.items() if one.exception() is None}
+            for one in made.values():
+                one.result()
             for name in wanted:
                 self._links[name].limit(START_SECONDS * _PATIENCE)
                 self._links[name].ask("hold" if self.owned else "hello")

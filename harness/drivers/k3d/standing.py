@@ -39,6 +39,9 @@ def stand_up(
     client = connect()
     held = store.lock(name)
     if held is None or running_whole(client, name):
+        client.close()
+        if held is not None:
+            store.unlock(name, held)
         raise StartError(f"a lab named {name!r} is already up; `egresslab ls --driver k3d` lists them")
     with _gone_on_failure(client, name, held):
         if plan.cluster_nodes:
@@ -55,7 +58,11 @@ def stand_up(
         clock.phase("networks")
         fleet.make(parts.containers(payload))
         clock.phase("containers")
-        fleet.connect()
+        try:
+            fleet.connect()
+        except BaseException:
+            fleet.close()
+            raise
         clock.phase("programs ready")
         phases = tuple(clock.phases)
         if not owned:
@@ -78,6 +85,7 @@ def attach_to(name: str) -> ContainerLab:
     client = connect()
     kept = store.recall(name)
     if kept is None or not running_whole(client, name):
+        client.close()
         raise GoneError(f"no lab named {name!r} is up; `egresslab ls --driver k3d` lists those that are")
     labelled = client.api.containers(filters={"label": f"{LAB}={name}"})
     fleet = Fleet(client, name, labelled[0]["Image"], owned=False)
