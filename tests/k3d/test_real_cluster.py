@@ -70,11 +70,3 @@ def test_another_tenant_is_reset(lab: ClusterLab) -> None:
     """A pod of another namespace is refused by its identity: curl ends with 56."""
     code, output = in_pod(lab, "sm-apigw-a", "nettools", "curl", "-sSk", "-x", PROXY, SITE)
     assert (code, "56" in output) == (56, True), output
-
-
-def test_routes_to_pods_arrived_outside(lab: ClusterLab) -> None:
-    """A node outside reaches a pod at the pod's own address, over the routes that stand there."""
-    address = lab.pods["sm-apigw-a/podinfo"]
-    argv = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}:9898/"]
-    told = lab.outside.link("bigip").call("run", node="bigip", argv=argv, seconds=20)
-    assert told["code"] == 0, told
