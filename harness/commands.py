@@ -129,7 +129,7 @@ def run_items(  # noqa: PLR0913 - as above
                 running, failed = stack.enter_context(
                     lab_for(driver, lab, path, name, keep, text, secrets=secrets)
                 )
-                instead = capabilities.stand_ins(lab, running.plan.lab)
+                instead = (*driver.STANDS_IN, *capabilities.stand_ins(lab, running.plan.lab))
                 terminal.up(lab.lab, running.phases, time.monotonic() - begun, instead)
                 terminal.expect(runs)
                 session = Session(running, runs, lambda item: terminal.doing(f"trying {item}"))
@@ -239,7 +239,7 @@ def stand_up(  # noqa: PLR0913 - the options of one command
         click.echo(
             f"lab {name} is up after {time.monotonic() - begun:.2f} s: {pods} pods, {len(running.plan.nodes)} nodes"
         )
-        for words in capabilities.stand_ins(read, running.plan.lab):
+        for words in (*driver.STANDS_IN, *capabilities.stand_ins(read, running.plan.lab)):
             click.echo(f"  {words}")
         if verbose:
             for phase, seconds in running.phases:

@@ -158,6 +158,8 @@ class Driver(Protocol):
     """A way to stand plans up; one module or package of harness/drivers each."""
 
     __name__: str
+    STANDS_IN: Sequence[str]
+    """What in its labs stands in for something else, told whenever one stands up."""
 
     def up(
         self, plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.plan import Bindings, Plan
 
 __all__ = [
+    "STANDS_IN",
     "Container",
     "FakeLab",
     "Recording",
@@ -31,6 +32,8 @@ __all__ = [
     "running",
     "up",
 ]
+
+STANDS_IN: tuple[str, ...] = ()
 
 _up: dict[str, FakeLab] = {}
 _shelf: list[Recording] = []

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from harness.plan import Bindings, Plan
     from harness.running import MutableLab
 
+STANDS_IN = ("the cluster's nodes are simulated, one container each: no kubelet, no Calico (docs/k3d.md)",)
+
 # Each word of the command line imports this package: what costs is imported when something is asked for.
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # The lab process imports this package too and needs none of the owner's side: hence the imports inside.
 
+STANDS_IN: tuple[str, ...] = ()
+
 
 def up(plan: Plan, name: str, source: tuple[str, str], *, owned: bool, secrets: bool = False) -> RunningLab:
     """Stand a lab up; an owned one ends with this process. Raises StartError or MissingCapability.
