@@ -158,7 +158,7 @@ class Driver(Protocol):
     """A way to stand plans up; one module or package of harness/drivers each."""
 
     __name__: str
-    STANDS_IN: Sequence[str]
+    STANDS_IN: tuple[str, ...]
     """What in its labs stands in for something else, told whenever one stands up."""
 
     def up(

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from harness.plan import Bindings, Plan
     from harness.running import MutableLab
 
-STANDS_IN = ("the cluster's nodes are simulated, one container each: no kubelet, no Calico (docs/k3d.md)",)
+STANDS_IN: tuple[str, ...] = (
+    "the cluster's nodes are simulated, one container each: no kubelet, no Calico (docs/k3d.md)",
+)
 
 # Each word of the command line imports this package: what costs is imported when something is asked for.
 
