@@ -83,6 +83,12 @@ def collect(paths: Sequence[Path], lab_name: str | None) -> Iterator[tuple[Path,
         yield lab_path, tuple(items)
 
 
+def items_for(path: Path, paths: Sequence[Path]) -> tuple[Item, ...]:
+    """Return a lab's items from these files and folders, or without any its own."""
+    found = collect(paths, None if paths else str(path))
+    return tuple(item for whose, items in found for item in items if whose.resolve() == path.resolve())
+
+
 def _files(paths: Sequence[Path], only: Path | None, lab: Lab | None) -> Iterator[Path]:
     """Yield the scenario files meant: those of a lab, of the paths, or with neither all that are shipped."""
     if only is not None and lab is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness import shipped, source
-from harness.commands import collect, lab_for, name_for
+from harness.commands import items_for, lab_for, name_for
 from harness.exercised import Exercised, Part, exercised
 from harness.lab import load_lab
 from harness.look import table
@@ -38,12 +38,7 @@ def show_coverage(  # noqa: PLR0913 - the options of one command
     """
     path = shipped.find_lab(lab_name)
     lab = load_lab(path)
-    items = tuple(
-        item
-        for whose, found in collect(paths, None if paths else str(path))
-        for item in found
-        if whose.resolve() == path.resolve()
-    )
+    items = items_for(path, paths)
     if not items:
         click.echo(f"{lab.lab}: no scenarios", err=True)
         return 5

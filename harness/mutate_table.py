@@ -15,7 +15,7 @@ import click
 from harness import shipped, source
 from harness.accepted import Accepted
 from harness.capabilities import runnable
-from harness.commands import collect
+from harness.commands import items_for
 from harness.errors import InputError, MissingCapability
 from harness.lab import load_lab
 from harness.mutants import Mutant, in_file, mutants
@@ -51,12 +51,7 @@ def show_mutants(  # noqa: PLR0913 - the options of one command
     """
     path = shipped.find_lab(lab_name)
     lab = load_lab(path)
-    items = tuple(
-        item
-        for whose, found in collect(paths, None if paths else str(path))
-        for item in found
-        if whose.resolve() == path.resolve()
-    )
+    items = items_for(path, paths)
     able, skipped = runnable(items, lab, driver.missing, ())
     items = tuple(able)
     for left in skipped:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from small_lab import Files
+from small_lab import Files, Standing
 
 from harness import shipped, source
+from harness.lab import load_lab
+from harness.plan import make_plan
 from harness.scenario import load_scenarios
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.scenario import Item
+
+
+CLIENT = "client"
+"""In place of a hop: where each case's flow is from."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,27 @@ def written(
     return Files(lab, folder, tuple(items))
 
 
-def tried_once(files: Files) -> Files:
+def assert_noticed(name: str, case: Case, sound: Standing, folder: Path) -> None:
+    """Turn a running lab into the edited one for a while: each of the scenario's cases is broken, and names the hop."""
+    files = written(name, folder, case.edit)
+    before = sound.lab.state()
+    sound.lab.change(make_plan(load_lab(files.lab), sound.lab.plan))
+    try:
+        results = Standing(sound.lab, _tried_once(files)).results(case.scenario)
+    finally:
+        sound.lab.restore(before)
+    assert results
+    for result in results:
+        verdict = result.verdict
+        assert verdict.state == "broken", str(verdict)
+        at = result.item.source if case.at == CLIENT else case.at
+        assert any(reason.at == at and case.says in str(reason) for reason in verdict.reasons), str(verdict)
+
+
+def _tried_once(files: Files) -> Files:
     """Return the same with cases that are tried once, whatever time their file gives them: broken ones take all of it.
 
-    For a lab that was changed while it ran, which is ready when the change is done.
+    A lab that was changed while it ran is ready when the change is done.
     """
     once = (
         item.model_copy(update={"scenario": item.scenario.model_copy(update={"within": None})})

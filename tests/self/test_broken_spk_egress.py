@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edited_lab import Case, tried_once, written
+from edited_lab import CLIENT, Case, assert_noticed, written
 from small_lab import Standing, own_name, standing
-
-from harness.lab import load_lab
-from harness.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +14,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-CLIENT = "client"
-"""In place of a hop: where each case's flow is from."""
 AUTOMAP = "a watched pod leaves behind the gateway's own address"
 POLICY = "a policy on the pod's own interface stops what no rule of any policy allows"
 SECOND = "the second interface keeps its address"
@@ -157,17 +152,4 @@ def test_an_edit_that_breaks_the_lab_is_noticed_and_its_hop_named(
     name: str, sound: Standing, tmp_path: Path
 ) -> None:
     """The running lab becomes the edited one; each case of the scenario is broken, and a reason names the hop."""
-    case = CASES[name]
-    files = written("spk-egress", tmp_path, case.edit)
-    before = sound.lab.state()
-    sound.lab.change(make_plan(load_lab(files.lab), sound.lab.plan))
-    try:
-        results = Standing(sound.lab, tried_once(files)).results(case.scenario)
-    finally:
-        sound.lab.restore(before)
-    assert results
-    for result in results:
-        verdict = result.verdict
-        assert verdict.state == "broken", str(verdict)
-        at = result.item.source if case.at == CLIENT else case.at
-        assert any(reason.at == at and case.says in str(reason) for reason in verdict.reasons), str(verdict)
+    assert_noticed("spk-egress", CASES[name], sound, tmp_path)
