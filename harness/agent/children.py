@@ -22,7 +22,8 @@ from typing import TypeVar
 from harness.agent import syscalls as sys_
 
 T = TypeVar("T")
-_RESET = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGXFSZ]
+_RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""Signals that do what they do by default in what we start; in a job of a shell's background some are ignored."""
 _MOST_CARRIED = 6
 """Three namespaces, three streams."""
 NOT_FOUND = 127

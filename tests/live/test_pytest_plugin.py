@@ -289,7 +289,13 @@ def test_an_ended_pytest_leaves_nothing(scenarios: Path, number: signal.Signals)
         SCENARIOS.replace("curl -sS http://exit.shop", "sleep 15"), encoding="utf-8"
     )
     argv = [*PYTEST, "-q", str(scenarios)]
-    with subprocess.Popen(argv, cwd=scenarios, env=CLEAN, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(  # a job in the background is started deaf to SIGINT, and so are we then
+        argv,
+        cwd=scenarios,
+        env=CLEAN,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+    ) as process:
         name = f"{NAME}-{process.pid}"
         look = ("exec", "--lab", name, "firewall", "--", "ps", "-eo", "args=")
         ready.until("a flow", lambda: "\nsleep 15\n" in egresslab(*look).stdout, seconds=COMMAND_SECONDS)
