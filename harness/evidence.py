@@ -22,6 +22,8 @@ OPENINGS = ("opening", "new", "allow", "drop", "accept")
 _BEGINNINGS = ("opening", "new")
 _ONE_CONNECTION_NS = 20_000_000
 """Within so long witnesses agree on when a connection began; no port is used again as soon."""
+_SAME_MOMENT_NS = 1_000_000
+"""By so much connection tracking may be ahead of the packet at a tap."""
 
 UNREACHABLE = {"3/0": "no-route", "3/1": "no-neighbour", "1/0": "no-route", "1/3": "no-neighbour"}
 """Why a router could not forward, by type and code of the ICMP error that it sends.
@@ -135,15 +137,17 @@ class Recorded:
     ) -> tuple[set[FiveTuple], dict[int, Sighting]]:
         """Return all 5-tuples that the chain leads to from the roots, and the sightings on the way, by identity.
 
-        Of what was seen before `since` (ns since the epoch) nothing counts: under load, ports are used again. What a
-        proxy's log says that it went on by may be older than the flow itself (see `_begun`).
+        Of what was seen before `since` (ns since the epoch) nothing counts, nor of what was seen when the ports had
+        another connection: under load, they are used again. What a proxy's log says that it went on by may be older
+        than the flow itself (see `_begun`).
         """
         since_of, frontier = dict.fromkeys(roots, since), list(roots)
         used: dict[int, Sighting] = {}
         while frontier:
             flow = frontier.pop()
+            until = self._used_again(flow, since_of[flow]) if since else None
             for sighting in self.by_flow.get(flow, ()):
-                if sighting.time < since_of[flow]:
+                if sighting.time < since_of[flow] or (until is not None and sighting.time >= until):
                     continue
                 used[id(sighting)] = sighting
                 if sighting.onward is not None and sighting.onward not in since_of:
@@ -164,6 +168,19 @@ class Recorded:
             (one.time for one in self.by_flow.get(onward, ()) if one.event in _BEGINNINGS), default=since
         )
         return min(since, begun - _ONE_CONNECTION_NS)
+
+    def _used_again(self, flow: FiveTuple, since: int) -> int | None:
+        """Return from when on a 5-tuple was another connection's than the first that began with it, None if never.
+
+        Only another sequence number of a SYN says so: one may be sent again, or wait on its way for an answer to ARP.
+        """
+        syns = sorted(
+            (one.time, one.facts["seq"])
+            for one in self.by_flow.get(flow, ())
+            if one.event == "opening" and flow.protocol == TCP and one.time >= since and "seq" in one.facts
+        )
+        later = next((time for time, number in syns if number != syns[0][1]), None)
+        return later - _SAME_MOMENT_NS if later is not None else None
 
     @cached_property
     def _claims(self) -> Mapping[FiveTuple, Collection[tuple[str, FiveTuple | None]]]:

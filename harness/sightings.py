@@ -144,7 +144,9 @@ def _from_packets(packets: Sequence[tuple[str, Packet]]) -> Iterator[Sighting]:
         answers = packet.flow.protocol == _UDP and (node, inverse(packet.flow), 0) in seen
         if opens and not answers and (node, packet.flow, number) not in seen:
             seen.add((node, packet.flow, number))
-            yield Sighting(node, "tap", "opening", packet.time, packet.flow, None, facts)
+            yield Sighting(
+                node, "tap", "opening", packet.time, packet.flow, None, facts | {"seq": str(number)}
+            )
 
 
 def _not_by_the_way_back(

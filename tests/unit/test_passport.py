@@ -224,6 +224,25 @@ def test_a_port_that_two_flows_went_on_by_was_used_again() -> None:
     assert went_on(5000, 4999) == {"shop/cart sidecar"}
 
 
+def test_what_is_seen_of_a_port_that_is_used_again_is_another_flow() -> None:
+    """A connection is over for us when another SYN, of another number, begins one with the same ports."""
+    begun, flow = BEGUN + 10 * STEP, FiveTuple(TCP, "172.19.0.2", 40380, "10.4.0.201", 80)
+
+    def syn(at: int, number: int) -> Sighting:
+        return Sighting("bigip", "tap", "opening", begun + at, flow, None, {"seq": str(number)})
+
+    def said(at: int, of: str) -> Sighting:
+        return Sighting("bigip", "log", "decision", begun + at, flow, None, {"of": of})
+
+    second = 3_000_000_000
+    sightings = (syn(0, 7), said(5, "first"), syn(second // 3, 7), said(second - 2_000_000, "first"))
+    again = (syn(second, 8), said(second + 5, "second"))
+    recorded = replace(told(RED).recorded, sightings=sightings + again)
+    for since, of in ((begun, {"first"}), (begun + second - 1_000, {"second"})):
+        used = recorded.follow({flow}, since)[1].values()
+        assert {sighting.facts["of"] for sighting in used if "of" in sighting.facts} == of
+
+
 def test_a_circle_of_translations_ends() -> None:
     """Two translations that lead to each other are followed once."""
     evidence = told("nobody goes round the proxy")

@@ -55,7 +55,7 @@ def test_the_tap_and_the_direction_are_told() -> None:
     paper.sees("firewall.internet", tcp_frame(FLOW, "S"), outgoing=True)
     plan, _ = lab()
     (found,) = digest(paper.raw(), plan, {}, {}, ()).sightings
-    assert found.facts == {"tap": "firewall.internet", "outgoing": "true"}
+    assert found.facts == {"tap": "firewall.internet", "outgoing": "true", "seq": "1"}
 
 
 def test_a_reset_is_of_the_flow_that_it_ends() -> None:
