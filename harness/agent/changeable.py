@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 from harness.agent.change import difference
 from harness.agent.layout import Payload
 from harness.agent.state import State, placed
 from harness.agent.trial import able
+from harness.errors import GoneError, LabError
 from harness.identity import Certificates
 from harness.mutation import Mutation
 from harness.plan import Bindings, Plan
 from harness.running import Readdressing
+
+
+class Asked(Protocol):
+    """A connection to an agent."""
+
+    def call(self, op: str, **fields: Any) -> Any:
+        """Have the agent do something, and return what it answers."""
 
 
 class Changeable(ABC):
@@ -33,6 +42,29 @@ class Changeable(ABC):
         self._state = state
         self._mutation: Mutation | None = None
         self._runs: Payload | None = None  # what does, where that is not what the state says
+        self._in_window = False
+
+    @property
+    @abstractmethod
+    def _first(self) -> Asked:
+        """The agent that is asked for what there is once in a lab."""
+
+    @contextmanager
+    def window(self, seconds: float) -> Iterator[None]:
+        """Have the lab to oneself; whoever has it already keeps it."""
+        if self._in_window:
+            yield
+            return
+        first = self._first
+        if not first.call("open_window", seconds=seconds):
+            raise LabError(f"lab {self.name!r} is in use by another test run, for more than {seconds:g} s")
+        self._in_window = True
+        try:
+            yield
+        finally:
+            self._in_window = False
+            with suppress(GoneError):  # whoever noticed first has already said so
+                first.call("close_window")
 
     @property
     def plan(self) -> Plan:

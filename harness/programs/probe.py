@@ -8,7 +8,7 @@ import select
 import ssl
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from .flow import Flow, OpenSocket, Outcome, Probe
@@ -26,7 +26,7 @@ _LOOKUPS = 32
 """How many questions to the lab's DNS are open at once."""
 _LOOKUP_SECONDS = 5.0
 
-__all__ = ["Engine", "Outcome", "Probe", "Resolver", "read_probe"]
+__all__ = ["Engine", "Outcome", "Probe", "Resolver", "read_probe", "written_probe"]
 
 
 @dataclass(eq=False)
@@ -37,6 +37,11 @@ class _Running(Generic[T]):
     steps: Steps[T]
     wait: Wait | None = None
     fd: int = -1
+
+
+def written_probe(probe: Probe) -> dict[str, Any]:
+    """Return a probe's fields as JSON takes them; `read_probe` makes it of them again."""
+    return asdict(probe) | {"send": probe.send.decode()}
 
 
 def read_probe(fields: Mapping[str, Any]) -> Probe:

@@ -7,25 +7,24 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.agent.change import Change
-from harness.agent.changeable import Changeable
+from harness.agent.changeable import Asked, Changeable
 from harness.agent.layout import Payload
 from harness.agent.state import State, payload_of
 from harness.drivers.k3d import outside, parts
 from harness.drivers.k3d.differences import compare
 from harness.drivers.k3d.fleet import Fleet
 from harness.drivers.k3d.session import Session
-from harness.errors import GoneError, LabError
+from harness.errors import LabError
 from harness.evidence import CommandResult
 from harness.mutation import Mutation
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
-from harness.programs.probe import Outcome, Probe
+from harness.programs.probe import Outcome, Probe, written_probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
 from harness.running import Mark, Raw
@@ -55,9 +54,12 @@ class ContainerLab(Changeable):
         self._fleet = fleet
         self._ended = ended
         self._kept = kept
-        self._in_window = False
         self._sessions: list[Session] = []
         self._tags: list[tuple[str, str]] = []
+
+    @property
+    def _first(self) -> Asked:
+        return self._fleet.first
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
@@ -103,7 +105,7 @@ class ContainerLab(Changeable):
         links = {name: self._fleet.link_to(name) for name in groups}
         try:
             for name, numbers in groups.items():
-                sent = [asdict(probes[one]) | {"send": probes[one].send.decode()} for one in numbers]
+                sent = [written_probe(probes[one]) for one in numbers]
                 links[name].ask("probe", probes=sent, in_flight=in_flight)
             found: dict[int, Outcome] = {}
             for name, numbers in groups.items():
@@ -112,23 +114,6 @@ class ContainerLab(Changeable):
             for link in links.values():
                 link.close()
         return [found[number] for number in range(len(probes))]
-
-    @contextmanager
-    def window(self, seconds: float) -> Iterator[None]:
-        """Have the lab to oneself; whoever has it already keeps it."""
-        if self._in_window:
-            yield
-            return
-        first = self._fleet.first
-        if not first.call("open_window", seconds=seconds):
-            raise LabError(f"lab {self.name!r} is in use by another test run, for more than {seconds:g} s")
-        self._in_window = True
-        try:
-            yield
-        finally:
-            self._in_window = False
-            with suppress(GoneError):  # whoever noticed first has already said so
-                first.call("close_window")
 
     def mark(self) -> Mark:
         """Return the present end of all recordings."""

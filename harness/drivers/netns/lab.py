@@ -5,26 +5,24 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.agent.change import difference
-from harness.agent.changeable import Changeable
+from harness.agent.changeable import Asked, Changeable
 from harness.agent.commands import read_both
 from harness.agent.layout import Payload
 from harness.agent.state import State, binding, first_state, payload_of
 from harness.agent.trial import able
 from harness.drivers.netns.client import Client
 from harness.drivers.netns.launch import Lease, launch, owner_id
-from harness.errors import GoneError, LabError
 from harness.evidence import CommandResult
 from harness.mutation import Mutation
 from harness.plan import Plan
 from harness.programs.bird_control import routes as bird_routes
 from harness.programs.bird_control import sessions_down
-from harness.programs.probe import Outcome, Probe
+from harness.programs.probe import Outcome, Probe, written_probe
 from harness.routing import Routing
 from harness.routing import read as read_kernel
 from harness.running import Mark, Raw
@@ -73,7 +71,6 @@ class NamespaceLab(Changeable):
         super().__init__(state, client.lab, source, phases)
         self._client = client
         self._lease = lease
-        self._in_window = False
 
     def _payload(self, state: State, source: tuple[str, str], mutation: Mutation | None) -> Payload:
         return payload_of(state, self.name, source, mutation=mutation)
@@ -85,6 +82,10 @@ class NamespaceLab(Changeable):
             self._client.call("change", fds=(memory,))
         finally:
             os.close(memory)
+
+    @property
+    def _first(self) -> Asked:
+        return self._client
 
     def run(self, node: str, argv: Sequence[str], *, seconds: float, capable: bool = False) -> CommandResult:
         """Run a command to its end and return what it printed; after `seconds` it is ended, code None."""
@@ -145,7 +146,7 @@ class NamespaceLab(Changeable):
 
     def probe(self, probes: Sequence[Probe], in_flight: int = 64) -> Sequence[Outcome]:
         """Send flows from inside nodes; over a connection of its own, so that a thread may do so amid other calls."""
-        sent = [asdict(probe) | {"send": probe.send.decode()} for probe in probes]
+        sent = [written_probe(probe) for probe in probes]
         client = Client(self.name, owner_id())
         try:
             outcomes: Sequence[Outcome] = client.fetch("probe", probes=sent, in_flight=in_flight)
@@ -164,22 +165,6 @@ class NamespaceLab(Changeable):
     def set_link(self, tap: str, *, up: bool) -> None:
         """Take the interface of a tap down, or up again."""
         self._client.call("set_link", tap=tap, up=up)
-
-    @contextmanager
-    def window(self, seconds: float) -> Iterator[None]:
-        """Have the lab to oneself; whoever has it already keeps it."""
-        if self._in_window:
-            yield
-            return
-        if not self._client.call("open_window", seconds=seconds):
-            raise LabError(f"lab {self.name!r} is in use by another test run, for more than {seconds:g} s")
-        self._in_window = True
-        try:
-            yield
-        finally:
-            self._in_window = False
-            with suppress(GoneError):  # whoever noticed first has already said so
-                self._client.call("close_window")
 
     def mark(self) -> Mark:
         """Return the present end of all recordings."""
